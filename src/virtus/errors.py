@@ -1,0 +1,40 @@
+"""What can go wrong, as a user is told it: what was being done, what was found, the remedy."""
+
+
+class VirtusError(Exception):
+    """A failure the user can act on; the command line prints it as one line, without a traceback.
+
+    `exit_status` follows the shells: 2 wrong usage, 126 found but not runnable, 127 not found, 1 everything else.
+    """
+
+    exit_status = 1
+
+    def __init__(self, doing: str, found: str, remedy: str = "") -> None:
+        self.doing, self.found, self.remedy = doing, found, remedy
+        super().__init__(f"{doing}: {found}" + (f"; {remedy}" if remedy else ""))
+
+
+class UsageError(VirtusError):
+    """The request itself makes no sense (exit status 2)."""
+
+    exit_status = 2
+
+
+class GuestNotFound(VirtusError):
+    """There is no such guest (exit status 127)."""
+
+    exit_status = 127
+
+
+class GuestNotRunnable(VirtusError):
+    """The guest is there and cannot be run: a directory, truncated, foreign, unreadable (exit status 126)."""
+
+    exit_status = 126
+
+
+class HostLacks(VirtusError):
+    """This host does not offer what the technique needs."""
+
+
+class MachineBroken(VirtusError):
+    """The machine could not go on, through no act of the guest that it could have prevented."""

@@ -1,0 +1,49 @@
+"""What a technique is: a named pair of vCPU and personality, what it needs of the host, and how it starts a guest."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from virtus.machine.meter import Report
+from virtus.machine.spec import GuestSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a technique works on this host; where not, why, and what to do about it."""
+
+    works: bool
+    reason: str = ""
+    remedy: str = ""
+
+
+class Technique(Protocol):
+    """One row of the table of techniques."""
+
+    name: str
+    section: str  # of the paper, for example "3.1"
+    vcpu: str
+    personality: str
+    summary: str
+
+    def probe(self) -> Availability:
+        """Ask this host, by trying rather than by looking at version numbers."""
+        ...
+
+    def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
+        """Run the guest to its end on the caller's standard streams; raises VirtusError where it cannot start."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An outside program that does a technique's job, so that it stands in every comparison.
+
+    `command` gives the argument vector that runs a guest under the peer on this host.
+    """
+
+    name: str
+    package: str  # Debian's, "" when nothing is to be installed
+    summary: str
+    probe: Callable[[], Availability]
+    command: Callable[[GuestSpec], list[str]]
