@@ -14,6 +14,7 @@ from typing import Final
 from virtus.exits import Exit, Reason
 from virtus.host import process_memory, ptrace
 from virtus.isa.x86 import registers as r
+from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.vcpus import stub
 
@@ -76,7 +77,7 @@ class StubContext:
 
     def empty(self) -> None:
         """See Context."""
-        self.inject(_MUNMAP, 0, stub.STUB_START)
+        self.inject(_MUNMAP, 0, STUB_START)
         self.set_extended_state(self.vcpu.initial_xstate)
 
     def read(self, address: int, size: int) -> bytes:

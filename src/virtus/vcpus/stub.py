@@ -14,10 +14,9 @@ from typing import Final
 
 from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
+from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
 
-TASK_END: Final = 0x7FFF_FFFF_F000  # TASK_SIZE_MAX with four-level paging (arch/x86/include/asm/page_64_types.h)
-STUB_START: Final = TASK_END - 0x1000
 CODE: Final = bytes.fromhex("0f05 cc")  # syscall; int3: the trap brings it back to the kernel
 SYSCALL_AT: Final = STUB_START
 
