@@ -16,7 +16,7 @@ from virtus.host import process_memory, ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.vcpus import stub
+from virtus.vcpus import placement, stub
 
 KICK: Final = int(signal.SIGUSR2)
 ANY: Final = 2**64 - 1
@@ -130,6 +130,7 @@ class PtraceVcpu:
         self._watcher: StubContext | None = None
         self.contexts: dict[int, StubContext] = {}
         self._running = 0
+        self._placement = placement.Placement()
         self.created = 0
         self.initial_xstate = b""
         self.zygote = self._make_zygote()
@@ -292,6 +293,10 @@ class PtraceVcpu:
                     self._held.append((context, status & 0xFFFF))
                     block[0] = 0
                     return
+
+    def balance(self) -> None:
+        """Now and then: let guests that keep several processors busy have them (see `placement`)."""
+        self._placement.balance(self._running, self.contexts)
 
     def close(self) -> None:
         """See Vcpu."""

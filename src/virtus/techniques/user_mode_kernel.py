@@ -1,0 +1,202 @@
+"""What uml-skas and uml-tt share: the kernel process, from the sandbox around it to the report it leaves."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from virtus import errors
+from virtus.errors import HostLacks, VirtusError
+from virtus.exits import Context, Vcpu
+from virtus.machine import loop, sandbox
+from virtus.machine.meter import Meter, Report
+from virtus.machine.spec import GuestSpec
+from virtus.personalities.linux import boot
+from virtus.personalities.linux.kernel import Kernel
+from virtus.techniques.base import Availability
+
+BALANCE_NS = 50_000_000
+"""How often contexts' placement on processors is looked at."""
+
+
+class UserModeVcpu(Vcpu, Protocol):
+    """What a vCPU for the user-mode kernel offers besides running."""
+
+    created: int
+
+    def boot(self) -> Context:
+        """The first guest context, its address space empty."""
+        ...
+
+    def watch(self, epoll: Any) -> None:
+        """Have `run` report readiness of this epoll set."""
+        ...
+
+    def balance(self) -> None:
+        """Look at where contexts run."""
+        ...
+
+
+def run(name: str, make_vcpu: Callable[[], UserModeVcpu], spec: GuestSpec) -> Report:
+    """Run a guest under the user-mode kernel with the vCPU that `make_vcpu` makes inside the sandbox."""
+    started = time.perf_counter()
+    boot.load_handlers()
+    process = sandbox.start(spec, lambda inside: _kernel_main(inside, make_vcpu), proc="empty")
+    forward = _Forwarding(process.control)
+    try:
+        answer = forward.collect()
+    finally:
+        forward.restore()
+    status, usage = process.wait()
+    if "error" in answer:
+        kind, *words = answer["error"]
+        raise getattr(errors, kind)(*words)
+    if "status" not in answer:
+        raise VirtusError("running the guest", f"the kernel process ended with wait status {status:#x}")
+    return Report(
+        technique=name,
+        status=_shell_status(answer["status"]),
+        wall_s=time.perf_counter() - started,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        context_switches=usage.ru_nvcsw + usage.ru_nivcsw,
+        host_processes=answer["host_processes"] + 1,
+        exits=answer["exits"],
+        calls=answer["calls"],
+        notes=answer["notes"],
+        guest_s=answer["guest_ns"] / 1e9,
+        personality_s=answer["personality_ns"] / 1e9,
+    )
+
+
+def _shell_status(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+class _Forwarding:
+    """The supervisor's side: signals of the user go to the kernel process, its report comes back."""
+
+    FORWARDED = tuple(
+        int(number)
+        for number in (
+            signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+            signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT,
+        )
+    )  # fmt: skip
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._before = {number: signal.signal(number, self._forward) for number in self.FORWARDED}
+
+    def _forward(self, number: int, _frame: object) -> None:
+        try:
+            self._control.send(bytes([number]))
+        except OSError:
+            return  # the machine has just ended
+
+    def collect(self) -> dict[str, Any]:
+        """What the kernel process reports at its end; {} when it could not."""
+        pieces = []
+        while piece := self._control.recv(1 << 16):
+            if piece == b"\0stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+                continue
+            pieces.append(piece)
+        return json.loads(b"".join(pieces)) if pieces else {}
+
+    def restore(self) -> None:
+        """Handlers as they were."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _kernel_main(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> int:
+    """The kernel process: PID 1 of the machine's namespaces."""
+    control = inside.control
+    for number in _Forwarding.FORWARDED:
+        signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what is the guest's
+    try:
+        answer = _machine(inside, make_vcpu)
+    except VirtusError as error:
+        answer = {"error": [type(error).__name__, error.doing, error.found, error.remedy]}
+    except OSError as error:
+        answer = {"error": ["MachineBroken", "running the guest", str(error), ""]}
+    control.setblocking(True)
+    control.sendall(json.dumps(answer).encode())
+    control.shutdown(socket.SHUT_WR)
+    return 0
+
+
+def _machine(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> dict[str, Any]:
+    meter = Meter()
+    vcpu = make_vcpu()
+    kernel: Kernel | None = None
+    try:
+        kernel = boot.make_kernel(meter, inside)
+        vcpu.watch(kernel.scheduler.epoll)
+        _listen(kernel, inside.control)
+        _keep_balanced(kernel, vcpu)
+        boot.start_guest(kernel, vcpu.boot(), inside)
+        loop.run(vcpu, kernel, meter)
+        return {
+            "status": kernel.exit_status,
+            "host_processes": vcpu.created + 1,
+            "exits": meter.exits,
+            "calls": meter.calls,
+            "notes": meter.notes,
+            "guest_ns": meter.guest_ns,
+            "personality_ns": meter.personality_ns,
+        }
+    finally:
+        vcpu.close()
+        if kernel is not None:
+            kernel.close()
+
+
+def _listen(kernel: Kernel, control: socket.socket) -> None:
+    """Signals that the supervisor forwards, one byte each; its end is the machine's end."""
+    control.setblocking(False)
+
+    def arrived(_events: int) -> None:
+        try:
+            numbers = control.recv(64)
+        except BlockingIOError:
+            return
+        if not numbers:
+            kernel.finish(signal.SIGKILL)
+            kernel.scheduler.unwatch(control.fileno())
+        for number in numbers:
+            boot.signal_from_outside(kernel, number)
+
+    kernel.scheduler.watch(control.fileno(), 1, arrived)
+
+
+def _keep_balanced(kernel: Kernel, vcpu: UserModeVcpu) -> None:
+    def look() -> None:
+        vcpu.balance()
+        kernel.scheduler.at(time.monotonic_ns() + BALANCE_NS, look)
+
+    look()
+
+
+def probe(spawn: Callable[[], UserModeVcpu]) -> Availability:
+    """Whether stub processes can be made here, by making one in a child process."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            spawn().close()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if status:
+        return Availability(False, "ptrace(2) of own children is forbidden here", "allow ptrace (Yama, container policy)")
+    try:
+        sandbox.probe()
+    except HostLacks as error:
+        return Availability(False, error.found, error.remedy)
+    return Availability(True)

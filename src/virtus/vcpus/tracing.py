@@ -1,0 +1,172 @@
+"""The tracing process of User Mode Linux's TT mode: it alone traces the guest, and talks to the kernel process by pipe.
+
+A guest's system call stops twice here. At its entry the call is nullified: overwritten with getpid(2), which the host
+executes in its place; at its exit the kernel process is told, and what it answers becomes the call's result. A call
+so takes four context switches instead of two: guest, tracing process, kernel process, and the same way back.
+
+Between two messages exactly one of the two processes runs: the kernel after an exit, the tracing process after RUN.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import struct
+from typing import Final
+
+from virtus.exits import Exit, Reason
+from virtus.host import ptrace
+from virtus.isa.x86 import registers as r
+from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.vcpus.ptrace import WAIT_STOPPED, PtraceVcpu, StubContext
+from virtus.vcpus.stub import CLONE_FILES
+
+HEAD: Final = struct.Struct("<4q")  # operation or reason, context, two operands
+MESSAGE: Final = HEAD.size + ptrace.REGISTER_BYTES
+RUN, RESUME, INJECT, FORK, FRESH, EMPTY, FAULT, GET_STATE, SET_STATE, WATCH, BALANCE, FLUSH, CLOSE = range(13)
+REASONS: Final = tuple(Reason)
+FAILED: Final = -1
+GETPID: Final = NUMBERS["getpid"]
+_ENOSYS: Final = 2**64 - 38  # what RAX holds at a system call's entry
+NO_REGISTERS: Final = bytes(ptrace.REGISTER_BYTES)
+
+
+class NullifyingVcpu(PtraceVcpu):
+    """Like `ptrace`, but each call goes through the host as a getpid (PTRACE_SYSCALL: entry stop and exit stop)."""
+
+    request = ptrace.PTRACE_SYSCALL
+
+    def run(self) -> Exit:
+        """See Vcpu."""
+        exit = super().run()
+        if exit.reason is Reason.SYSCALL:
+            status = self._nullify(exit.context)
+            if status:
+                exit.reason, exit.number = Reason.ENDED, status
+        return exit
+
+    def _nullify(self, context: StubContext) -> int:
+        """Let the host execute getpid instead of the call; 0, or the wait status of a context that died of it."""
+        regs, block = context.regs, self._block
+        saved = regs.tobytes()
+        regs[r.ORIG_RAX] = GETPID
+        block[0], block[1], block[2], block[3] = context.ident, ptrace.PTRACE_SYSCALL, 0, context.address
+        block[4], block[6] = context.ident, context.address
+        self._stepper.step()
+        status = block[5] & 0xFFFF
+        if status & 0xFF != WAIT_STOPPED:
+            self.contexts.pop(context.ident, None)
+            return status
+        regs.cast("B")[:] = saved
+        regs[r.RAX] = _ENOSYS
+        return 0
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """`size` bytes of a pipe; raises EOFError when the other side is gone."""
+    data = os.read(fd, size)
+    while len(data) < size:
+        more = os.read(fd, size - len(data))
+        if not more:
+            raise EOFError("the other process is gone")
+        data += more
+    return data
+
+
+class TracingProcess:
+    """Serves the kernel process: one request at a time, one message of fixed size each way."""
+
+    def __init__(self, requests: int, answers: int) -> None:
+        self._requests, self._answers = requests, answers
+        self._vcpu = NullifyingVcpu()
+
+    def serve(self) -> None:
+        """Until the kernel process says so or is gone."""
+        self._answer(0, 0, 0)
+        vcpu, contexts = self._vcpu, self._vcpu.contexts
+        while True:
+            message = read_exactly(self._requests, MESSAGE)
+            operation, ident, first, second = HEAD.unpack_from(message)
+            context = contexts.get(ident)
+            if context is not None and operation in (RUN, RESUME, INJECT, FORK, EMPTY):
+                context.regs.cast("B")[:] = message[HEAD.size :]
+            if operation == RUN:
+                if context is not None:
+                    vcpu.resume(context)
+                self._report(vcpu.run())
+            elif operation == RESUME:
+                if context is not None:
+                    vcpu.resume(context)
+            elif operation == FLUSH:
+                vcpu.flush()
+            elif operation == CLOSE:
+                vcpu.close()
+                self._answer(0, 0, 0)
+                return
+            else:
+                self._request(operation, context, first, second)
+
+    def _request(self, operation: int, context: StubContext | None, first: int, second: int) -> None:
+        vcpu, regs, payload = self._vcpu, NO_REGISTERS, b""
+        result = 0
+        try:
+            if operation == WATCH:
+                vcpu.watch(select.epoll.fromfd(first))
+            elif operation == BALANCE:
+                vcpu.balance()
+            elif operation == FRESH:
+                child = vcpu.boot()
+                result, regs = child.ident, child.regs.tobytes()
+            elif context is None:
+                raise ProcessLookupError(3, "no such context")
+            elif operation == INJECT:
+                # the registers hold the call's number and arguments; the kernel process keeps the guest's own
+                values = [context.regs[index] for index in (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)]
+                result = context.inject(context.regs[r.RAX], *values)
+            elif operation == FORK:
+                child = context.fork(share_memory=bool(first))
+                result, regs = child.ident, child.regs.tobytes()
+            elif operation == EMPTY:
+                context.empty()
+            elif operation == FAULT:
+                payload = context.fault()
+            elif operation == GET_STATE:
+                payload = context.extended_state()
+            elif operation == SET_STATE:
+                context.set_extended_state(read_exactly(self._requests, first))
+        except OSError as error:
+            os.write(self._answers, HEAD.pack(FAILED, error.errno or 5, 0, 0) + NO_REGISTERS)
+            return
+        os.write(self._answers, HEAD.pack(0, result, vcpu.created, len(payload)) + regs + payload)
+
+    def _report(self, exit: Exit) -> None:
+        context = exit.context
+        ident, regs = (0, NO_REGISTERS) if context is None else (context.ident, context.regs.tobytes())
+        os.write(self._answers, HEAD.pack(REASONS.index(exit.reason), ident, exit.number, 0) + regs)
+
+    def _answer(self, code: int, result: int, size: int) -> None:
+        os.write(self._answers, HEAD.pack(code, result, self._vcpu.created, size) + NO_REGISTERS)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def start() -> tuple[int, int, int]:
+    """Start a tracing process that shares this process's descriptor table: (its pid, requests, answers)."""
+    requests_out, requests_in = os.pipe()
+    answers_out, answers_in = os.pipe()
+    pid: int = _libc.syscall(ctypes.c_long(NUMBERS["clone"]), ctypes.c_ulong(CLONE_FILES | signal.SIGCHLD), 0, 0, 0, 0)
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "starting the tracing process")
+    if pid == 0:
+        status = 1
+        try:
+            _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+            TracingProcess(requests_out, answers_in).serve()
+            status = 0
+        except EOFError:
+            status = 0  # the kernel process is gone: so are the guests, by PTRACE_O_EXITKILL
+        finally:
+            os._exit(status)
+    return pid, requests_in, answers_out
