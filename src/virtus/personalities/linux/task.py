@@ -116,6 +116,11 @@ class Process:
         self.has_execed = False
         self.dumpable = 1
         self.subreaper = False
+        self.no_new_privileges = False
+        self.held: dict[Task, None] = {}  # tasks that wait at the door to user mode while it is stopped
+        self.signal_waits: dict[Task, tuple[int, WaitQueue]] = {}  # sigtimedwait: the set each task waits for
+        self.leader_status = 0  # the leader's own exit status, when it ended before its threads
+        self.last_credentials: Credentials | None = None  # of a zombie
 
     @property
     def leader(self) -> "Task | None":
