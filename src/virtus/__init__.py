@@ -1,0 +1,1 @@
+"""virtus runs any guest under any virtualization technique, and shows what it costs."""

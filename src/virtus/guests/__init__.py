@@ -1,0 +1,1 @@
+"""What can be run: identify a file, read what its loader needs."""

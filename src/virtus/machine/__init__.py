@@ -1,0 +1,1 @@
+"""The loop, the life of a machine, its box and its meter."""

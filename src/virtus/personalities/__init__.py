@@ -1,0 +1,1 @@
+"""Who answers what the instructions cannot do alone."""

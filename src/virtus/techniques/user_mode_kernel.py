@@ -194,7 +194,7 @@ def probe(spawn: Callable[[], UserModeVcpu]) -> Availability:
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if status:
-        return Availability(False, "ptrace(2) of own children is forbidden here", "allow ptrace (Yama, container policy)")
+        return Availability(False, "ptrace(2) of own children is forbidden", "allow ptrace (Yama, container policy)")
     try:
         sandbox.probe()
     except HostLacks as error:

@@ -1,4 +1,4 @@
-"""vCPU `traced`: the kernel process's side of TT mode, where a tracing process of its own holds the guest (`tracing`)."""
+"""vCPU `traced`: the kernel process's side of TT mode, where a tracing process holds the guest (`tracing`)."""
 
 import os
 import select

@@ -1,0 +1,1 @@
+"""x86-64: registers, address-space layout, system-call numbers."""
