@@ -18,17 +18,23 @@ if TYPE_CHECKING:
 
 PATH_MAX = 4096  # include/uapi/linux/limits.h
 PAGE = 4096
+CAPABILITY_LAST = 40  # CAP_CHECKPOINT_RESTORE, include/uapi/linux/capability.h
+ALL_CAPABILITIES = (1 << CAPABILITY_LAST + 1) - 1
 
 
 class Credentials:
     """User and groups of a task (credentials(7)); replaced as a whole, never changed, so that tasks may share one."""
 
-    __slots__ = ("egid", "euid", "fsgid", "fsuid", "gid", "groups", "sgid", "suid", "uid")
+    __slots__ = (
+        "effective", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "inheritable", "permitted", "sgid", "suid", "uid"
+    )  # fmt: skip
 
     def __init__(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
         self.uid = self.euid = self.suid = self.fsuid = uid
         self.gid = self.egid = self.sgid = self.fsgid = gid
         self.groups = groups
+        self.permitted = self.effective = 0 if uid else ALL_CAPABILITIES  # bit masks (capabilities(7))
+        self.inheritable = 0
 
     def changed(self, **fields: Any) -> "Credentials":
         """A copy with some fields changed."""
@@ -116,6 +122,7 @@ class Process:
         self.has_execed = False
         self.dumpable = 1
         self.subreaper = False
+        self.personality = parent.personality if parent else 0
         self.no_new_privileges = False
         self.held: dict[Task, None] = {}  # tasks that wait at the door to user mode while it is stopped
         self.signal_waits: dict[Task, tuple[int, WaitQueue]] = {}  # sigtimedwait: the set each task waits for
