@@ -106,7 +106,7 @@ def _wake(kernel: Any, key: Key, count: int, bitset: int = ANY_BIT) -> int:
 
 
 def _sleep(key: Key, bitset: int, deadline: int) -> Blocking:
-    global _shared_sleepers  # noqa: PLW0603 - one counter beside the one table
+    global _shared_sleepers
     shared = len(key) == 3
     _shared_sleepers += shared
     queue = _queues.get(key)
@@ -280,4 +280,11 @@ def walk_robust_list(task: Task) -> None:
         return  # a list that cannot be read ends here, as on Linux
 
 
-refuse(errno.ENOSYS, "the newer futex interface is not offered; futex(2) is", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue")
+refuse(
+    errno.ENOSYS,
+    "the newer futex interface is not offered; futex(2) is",
+    "futex_waitv",
+    "futex_wake",
+    "futex_wait",
+    "futex_requeue",
+)

@@ -9,8 +9,8 @@ import os
 from struct import Struct, pack, unpack
 from typing import Final
 
-from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.host.direct_call import direct_call
+from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux.table import Int, Uint, Word, call
 from virtus.personalities.linux.task import Credentials, Task
 
@@ -59,9 +59,7 @@ def _become(task: Task, uid: int, euid: int, suid: int) -> int:
         effective = permitted
     if euid not in (old.euid, old.fsuid):
         task.process.dumpable = 0
-    task.credentials = old.changed(
-        uid=uid, euid=euid, suid=suid, fsuid=euid, permitted=permitted, effective=effective
-    )
+    task.credentials = old.changed(uid=uid, euid=euid, suid=suid, fsuid=euid, permitted=permitted, effective=effective)
     return 0
 
 
@@ -295,7 +293,9 @@ def capset(task: Task, header: Word, data: Word) -> int:
     if pid not in (0, task.tid):
         raise OSError(errno.EPERM, "")
     rows = unpack(f"<{3 * words}I", task.read(data, 12 * words))
-    effective, permitted, inheritable = (sum(rows[3 * at + which] << 32 * at for at in range(words)) for which in range(3))
+    effective, permitted, inheritable = (
+        sum(rows[3 * at + which] << 32 * at for at in range(words)) for which in range(3)
+    )
     mine = task.credentials
     allowed = mine.inheritable | (-1 if mine.effective & CAP_SETPCAP else mine.permitted)
     if permitted & ~mine.permitted or effective & ~permitted or inheritable & ~allowed:

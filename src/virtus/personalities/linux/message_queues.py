@@ -68,7 +68,7 @@ class MessageQueue:
         return True
 
     def find(self, kind: int, flags: int) -> int | None:
-        """Which message msgrcv(2) is to have: the first, the first of a type, of another, or of the lowest up to one."""
+        """Which message msgrcv(2) is to have: the first, of a type, not of it, or of the lowest type up to one."""
         if flags & MSG_COPY:
             return kind if 0 <= kind < len(self.messages) else None
         if kind == 0:

@@ -16,7 +16,7 @@ from virtus.guests import elf
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import PAGE, USER_END
 from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.personalities.linux import lifecycle, paths
+from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.table import Int, Word, call
 from virtus.personalities.linux.task import Task
@@ -167,6 +167,7 @@ def _point_of_no_return(task: Task) -> None:
         old = task.context
         task.kernel.attach(task, fresh)
         old.kill()
+        limits_calls.enforce_on_fresh(task)
     else:
         task.context.empty()
     lifecycle.leave_memory(task)
@@ -178,6 +179,7 @@ def _point_of_no_return(task: Task) -> None:
     task.clear_child_tid = 0
     task.robust_list = 0
     task.process.dumpable = 1
+    task.credentials = identity_calls.after_exec(task.credentials)
 
 
 def _map(task: Task, address: int, size: int, protection: int, flags: int, host: int = -1, offset: int = 0) -> int:

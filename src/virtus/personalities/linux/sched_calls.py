@@ -21,8 +21,9 @@ SCHED_PARAM: Final = Struct("<i")
 SCHED_ATTR_SIZE_0: Final = 48  # SCHED_ATTR_SIZE_VER0, include/uapi/linux/sched/types.h
 PROCESSOR: Final = 36  # field "processor" of /proc/PID/stat, counted from the state
 
-_buffer = ctypes.create_string_buffer(MASK_MAX)
-_address = ctypes.addressof(_buffer)
+_area = ctypes.create_string_buffer(MASK_MAX)
+_buffer = memoryview(_area).cast("B")
+_address = ctypes.addressof(_area)
 
 
 def _thread(task: Task, tid: int) -> Task:

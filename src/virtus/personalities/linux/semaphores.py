@@ -1,6 +1,7 @@
 """System V semaphores: sets of counters, changed together or not at all."""
 
 import errno
+from functools import partial
 from struct import Struct, pack, unpack
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -81,6 +82,7 @@ class Semaphores:
     def _remember(self, process: Process, number: int, change: int) -> None:
         if process not in self.undo:
             self.undo[process] = [0] * len(self.values)
+            process.watchers.append(partial(self.ended, process))
         self.undo[process][number] += change
 
     def ended(self, process: Process) -> None:
@@ -105,14 +107,6 @@ def _registry(task: Task) -> Registry[Semaphores]:
     if registry is None:
         registry = _sets[task.kernel] = Registry(IDENTIFIERS_MAX)
     return registry
-
-
-def undo(process: Process) -> None:
-    """A process has ended: take back its SEM_UNDO operations."""
-    registry = _sets.get(process.kernel)
-    if registry is not None:
-        for _, semaphores in registry.items():
-            semaphores.ended(process)
 
 
 @call("semget")

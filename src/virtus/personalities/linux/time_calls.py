@@ -6,8 +6,8 @@ from struct import Struct
 from time import clock_getres, clock_gettime_ns, monotonic_ns, time, time_ns
 from typing import Final
 
-from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.host.direct_call import direct_call
+from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import accounting, cpu_clocks, posix_timers  # noqa: F401 - registers its calls
 from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
 from virtus.personalities.linux.table import Int, Word, call
@@ -221,4 +221,3 @@ def clock_adjtime(task: Task, clock: Int, address: Word) -> int:
     if clock != CLOCK_REALTIME:
         raise OSError(errno.EOPNOTSUPP, "")
     return _adjtimex(task, address)
-

@@ -1,4 +1,4 @@
-"""struct timespec and struct timeval in guest memory, as nanoseconds (include/uapi/linux/time_types.h, linux/time.h)."""
+"""struct timespec and struct timeval (include/uapi/linux/time.h) in guest memory, as nanoseconds."""
 
 import errno
 from struct import Struct
@@ -16,6 +16,8 @@ FAR: Final = 1 << 62
 
 def read_timespec(task: Task, address: int) -> int:
     """Nanoseconds; raises EINVAL for what is no duration, EFAULT."""
+    seconds: int
+    nanoseconds: int
     seconds, nanoseconds = PAIR.unpack(task.read(address, 16))
     if seconds < 0 or not 0 <= nanoseconds < SECOND:
         raise OSError(errno.EINVAL, "")
