@@ -1,0 +1,64 @@
+"""The guest's /dev, /sys and the like: a few harmless nodes of the host in a small tmpfs."""
+
+import os
+from typing import Final
+
+from virtus.host import mounts
+
+NODES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+LINKS: Final = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx", "core": "/proc/kcore",
+}  # fmt: skip
+PROCESSORS: Final = "/sys/devices/system/cpu"
+TTY_GROUP: Final = 5
+MASKED: Final = ("kcore", "keys", "sysrq-trigger", "timer_list", "sched_debug", "kmsg", "latency_stats", "acpi", "scsi")
+READ_ONLY: Final = ("sys", "irq", "bus", "fs", "asound")
+
+
+class HostNodes:
+    """Copies of the host's device nodes, taken while the host's tree is still there."""
+
+    def __init__(self) -> None:
+        self._trees = {name: mounts.copy_tree(f"/dev/{name}") for name in NODES if os.path.exists(f"/dev/{name}")}
+        self._processors = mounts.copy_tree(PROCESSORS) if os.path.isdir(PROCESSORS) else -1
+
+    def populate(self) -> None:
+        """Build /dev and /sys in the new root."""
+        for directory in ("/dev", "/proc", "/sys"):
+            os.makedirs(directory, exist_ok=True)
+        mounts.mount("dev", "/dev", "tmpfs", mounts.MS_NOSUID | mounts.MS_NOEXEC, "mode=755,size=64k")
+        for name, tree in self._trees.items():
+            os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+            mounts.attach(tree, f"/dev/{name}")
+        for name, target in LINKS.items():
+            os.symlink(target, f"/dev/{name}")
+        os.mkdir("/dev/shm")
+        mounts.mount("shm", "/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777,size=50%")
+        os.mkdir("/dev/pts")
+        flags = mounts.MS_NOSUID | mounts.MS_NOEXEC
+        try:
+            mounts.mount("devpts", "/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620,gid={TTY_GROUP}")
+        except OSError:  # that group is not mapped for an ordinary user
+            mounts.mount("devpts", "/dev/pts", "devpts", flags, "newinstance,ptmxmode=0666,mode=0620")
+        os.mkdir("/dev/mqueue")
+        mounts.mount("sys", "/sys", "tmpfs", flags | mounts.MS_NODEV, "mode=755,size=64k")
+        if self._processors >= 0:
+            os.makedirs(PROCESSORS)
+            mounts.attach(self._processors, PROCESSORS)
+            mounts.make_read_only(PROCESSORS)
+
+
+def mask_proc() -> None:
+    """Hide from a guest with the host's own procfs what speaks of the whole host."""
+    for name in MASKED:
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            mounts.mount("none", path, "tmpfs", mounts.MS_RDONLY, "size=0k")
+        elif os.path.exists(path):
+            mounts.attach(mounts.copy_tree("/dev/null"), path)
+    for name in READ_ONLY:
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            mounts.attach(mounts.copy_tree(path), path)
+            mounts.make_read_only(path)
