@@ -138,6 +138,7 @@ def _machine(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> d
         kernel = boot.make_kernel(meter, inside)
         vcpu.watch(kernel.scheduler.epoll)
         _listen(kernel, inside.control)
+        kernel.when_stopped = lambda: _pass_on_stop(inside.control)
         _keep_balanced(kernel, vcpu)
         boot.start_guest(kernel, vcpu.boot(), inside)
         loop.run(vcpu, kernel, meter)
@@ -172,6 +173,14 @@ def _listen(kernel: Kernel, control: socket.socket) -> None:
             boot.signal_from_outside(kernel, number)
 
     kernel.scheduler.watch(control.fileno(), 1, arrived)
+
+
+def _pass_on_stop(control: socket.socket) -> None:
+    """The guest was stopped as a job is: the supervisor, which the user's shell knows, is to stop as well."""
+    try:
+        control.send(b"\0stop")
+    except OSError:
+        return  # the supervisor is gone, and the machine soon will be
 
 
 def _keep_balanced(kernel: Kernel, vcpu: UserModeVcpu) -> None:

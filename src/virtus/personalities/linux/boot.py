@@ -111,5 +111,9 @@ def signal_from_outside(kernel: Kernel, number: int) -> None:
         kernel.console.signal(number)
         return
     first = kernel.processes.get(FIRST_PID)
-    if first is not None and first.alive:
+    if first is None or not first.alive:
+        return
+    if number == signal.SIGCONT:
+        delivery.post_group(kernel, first.group, number)  # what a shell's fg or bg means
+    else:
         delivery.post(first, number)

@@ -61,6 +61,8 @@ def stop(process: "Process", number: int) -> None:
         if task.steps is None:
             process.kernel.interrupt(task)
     tell_parent(process, siginfo.CLD_STOPPED, number)
+    if process.pid == FIRST_PID:
+        process.kernel.when_stopped()
 
 
 def continue_(process: "Process") -> None:
