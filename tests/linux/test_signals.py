@@ -485,3 +485,16 @@ def test_processor_timers_are_the_host_s_and_their_signals_come_back(machine: Fa
     assert context.injected == [(38, 1, SCRATCH, 0)]
     machine.signal(26)
     assert in_handler(machine.task)
+
+
+def test_an_interruption_without_a_handler_is_none(machine: FakeMachine) -> None:
+    catch(machine, USR1)
+    child = machine.fork()
+    assert machine.call("pause") is None
+    machine.process.pending.add(USR1, siginfo.kernel(USR1))
+    machine.kernel.interrupt(machine.task)
+    machine.process.pending.discard(-1)  # another thread was faster
+    machine.event()
+    assert machine.task.regs[r.RIP] == CODE - 2
+    assert machine.result() == 34  # pause again
+    assert child.process.alive

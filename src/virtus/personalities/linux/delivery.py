@@ -5,6 +5,7 @@ task that takes it, at the door to user mode: `before_user_mode`. So a sleeping 
 changed or ended.
 """
 
+import errno
 from typing import TYPE_CHECKING, Final
 
 from virtus.isa.x86 import registers as r
@@ -43,7 +44,8 @@ CONTINUES: Final = _mask(SIGCONT)
 KILLS: Final = _mask(SIGKILL)
 FORWARDED: Final = frozenset({SIGVTALRM, SIGPROF, SIGXCPU})  # timers and limits that the host keeps on a stub
 RESTART_WORD: Final = RESTART & 2**64 - 1
-INTERRUPTED_WORD: Final = INTERRUPTED & 2**64 - 1
+RESTART_WORDS: Final = frozenset({RESTART_WORD, INTERRUPTED & 2**64 - 1})
+EINTR_WORD: Final = -errno.EINTR & 2**64 - 1
 SYSCALL_BYTES: Final = 2  # the instruction's length: back over it, and the call is made again
 
 
@@ -174,8 +176,11 @@ def on_host_signal(task: "Task", number: int) -> None:
 def take(task: "Task", mask: int) -> tuple[int, bytes] | None:
     """The next pending signal of the task or its process in `mask`, faults before everything else."""
     found = task.pending.take(mask & SYNCHRONOUS) or task.pending.take(mask) or task.process.pending.take(mask)
-    if found is not None and task.kernel.signal_files:
-        _tell_watchers(task.process)
+    if found is not None:
+        process = task.process
+        if found[0] == SIGALRM and lifecycle.REAL_TIMER in process.timers:
+            process.timers[lifecycle.REAL_TIMER].repeat()
+        _tell_watchers(process)
     return found
 
 
@@ -232,7 +237,7 @@ def before_user_mode(task: "Task") -> bool:
             _enter_handler(task, number, info, action)
         elif action.handler == SIG_DFL and not _default(task, number):
             return False
-    if regs[r.RAX] == RESTART_WORD and regs[r.ORIG_RAX] != r.NO_SYSCALL:
+    if regs[r.RAX] in RESTART_WORDS and regs[r.ORIG_RAX] != r.NO_SYSCALL:
         _again(task)
     return True
 
@@ -262,11 +267,11 @@ def _default(task: "Task", number: int) -> bool:
 
 def _enter_handler(task: "Task", number: int, info: bytes, action: Action) -> None:
     process, regs = task.process, task.regs
-    if regs[r.RAX] == RESTART_WORD and regs[r.ORIG_RAX] != r.NO_SYSCALL:
-        if action.flags & SA_RESTART:
+    if regs[r.RAX] in RESTART_WORDS and regs[r.ORIG_RAX] != r.NO_SYSCALL:
+        if regs[r.RAX] == RESTART_WORD and action.flags & SA_RESTART:
             _again(task)
         else:
-            regs[r.RAX] = INTERRUPTED_WORD
+            regs[r.RAX] = EINTR_WORD
     mask = task.blocked if task.restore_mask is None else task.restore_mask
     try:
         frames_x86_64.build(task, number, info, action, mask)

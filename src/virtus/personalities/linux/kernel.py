@@ -25,7 +25,7 @@ from virtus.personalities.linux.task import Process, Task
 ARGUMENTS: Final = (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)  # System V ABI, A.2.1
 X32_BIT: Final = 0x40000000  # arch/x86/include/uapi/asm/unistd.h
 MASK: Final = 2**64 - 1
-RESTART_RESULT: Final = RESTART & MASK
+RESTART_RESULTS: Final = frozenset({RESTART & MASK, INTERRUPTED & MASK})
 PID_LIMIT: Final = 4194304  # PID_MAX_LIMIT, include/linux/threads.h
 
 
@@ -126,7 +126,7 @@ class Kernel:
             or task.restore_mask is not None
             or process.stopped_by
             or process.exiting
-            or task.regs[r.RAX] == RESTART_RESULT
+            or task.regs[r.RAX] in RESTART_RESULTS
         ):
             if not delivery.before_user_mode(task):
                 return

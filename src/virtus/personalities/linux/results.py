@@ -1,6 +1,5 @@
 """Results of system calls that are no number for the guest."""
 
-import errno
 from typing import Final
 
 NO_RESULT: Final = 1 << 63
@@ -9,5 +8,5 @@ NO_RESULT: Final = 1 << 63
 RESTART: Final = -512
 """ERESTARTSYS (include/linux/errno.h): a signal came; begin again, or EINTR when a handler without SA_RESTART runs."""
 
-INTERRUPTED: Final = -errno.EINTR
-"""A signal came, and the call is one that never restarts."""
+INTERRUPTED: Final = -514
+"""ERESTARTNOHAND: a signal came; EINTR when any handler runs, begin again when none did after all."""

@@ -337,13 +337,14 @@ class RealTimer:
         self.process = process
         self.deadline = 0
         self.interval = 0
+        self._expired_at = 0  # 0: not expired since it was armed
         self._timer: Timer | None = None
 
     def cancel(self) -> None:
         """Disarm."""
         if self._timer is not None:
             self.process.kernel.scheduler.cancel(self._timer)
-        self._timer, self.deadline = None, 0
+        self._timer, self.deadline, self._expired_at = None, 0, 0
 
     def left(self) -> int:
         """Nanoseconds to go; 0 when disarmed."""
@@ -359,12 +360,16 @@ class RealTimer:
 
     def _expired(self) -> None:
         self._timer = None
-        deadline, self.deadline = self.deadline, 0
-        if self.interval:
-            missed = (monotonic_ns() - deadline) // self.interval
-            self.deadline = deadline + (missed + 1) * self.interval
-            self._timer = self.process.kernel.scheduler.at(self.deadline, self._expired)
+        self._expired_at, self.deadline = self.deadline, 0
         delivery.post(self.process, delivery.SIGALRM)
+
+    def repeat(self) -> None:
+        """The signal was taken: count the next interval. A timer is never faster than who takes its signals."""
+        if self._timer is None and self._expired_at and self.interval:
+            missed = max(0, monotonic_ns() - self._expired_at) // self.interval
+            self.deadline = self._expired_at + (missed + 1) * self.interval
+            self._expired_at = 0
+            self._timer = self.process.kernel.scheduler.at(self.deadline, self._expired)
 
 
 def _real_timer(process: Process) -> RealTimer:
