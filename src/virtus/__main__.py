@@ -1,0 +1,5 @@
+"""`python -m virtus`: the command line."""
+
+from virtus.cli.main import main
+
+main()

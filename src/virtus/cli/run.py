@@ -1,0 +1,115 @@
+"""`virtus run`: one guest, in its box, under the technique that fits or the one that is asked for."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from virtus.errors import UsageError
+from virtus.machine.meter import Report
+from virtus.machine.spec import GuestSpec, Volume
+
+
+def box_options(function: Any) -> Any:
+    """The options that say what box a guest gets; `virtus compare` takes them too."""
+    for option in reversed(
+        [
+            click.option("--root", type=Path, default=Path("/"), metavar="DIR", help="The guest's root; default: /."),
+            click.option("--volume", "volumes", multiple=True, metavar="SRC:DST[:ro]", help="Show a directory inside."),
+            click.option("--net", type=click.Choice(["none", "host"]), default="none", help="Network; default: none."),
+            click.option("--hostname", default="virtus", metavar="NAME", help="Host name inside."),
+            click.option("--user", type=click.IntRange(0), metavar="UID", help="User inside; default: you."),
+            click.option("--env", "environment", multiple=True, metavar="K=V", help="Set a variable inside."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  virtus run -- make                      changes to / are thrown away afterwards
+  virtus run --keep out -- apt-get -y install hello
+  virtus run --with uml-skas --meter -- python3 -c 'print(1)'
+  virtus run --root ./debian --net host --volume $PWD:/src:ro -- bash""",
+)
+@click.option("--with", "technique", metavar="TECHNIQUE", help="Force a technique (see `virtus techniques`).")
+@box_options
+@click.option("--keep", type=Path, metavar="DIR", help="Keep the guest's changes to its root in DIR.")
+@click.option("--meter", is_flag=True, help="Show what the run cost, on standard error.")
+@click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
+@click.argument("guest")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(technique: str | None, meter: bool, meter_json: Path | None, **box: Any) -> int:
+    """Run GUEST, a program file or a command's name, and exit as it does.
+
+    The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
+    """
+    spec = make_spec(**box)
+    report = run_spec(spec, technique, metered=meter or meter_json is not None)
+    if meter_json is not None:
+        try:
+            meter_json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError("writing --meter-json", str(error)) from error
+    if meter:
+        from virtus.report.meter import show
+
+        show(report)
+    return report.status
+
+
+def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -> Report:
+    """Identify the guest, choose its technique unless one is given, and run it to its end."""
+    from virtus.techniques import choose, registry
+
+    guest = choose.guest_of(spec)
+    fitting = choose.technique_for(guest)
+    return registry.get(technique or fitting).run(spec, meter=metered)
+
+
+def make_spec(
+    guest: str,
+    arguments: tuple[str, ...],
+    root: Path,
+    volumes: tuple[str, ...],
+    net: Any,
+    hostname: str,
+    user: int | None,
+    environment: tuple[str, ...],
+    keep: Path | None = None,
+) -> GuestSpec:
+    """A GuestSpec from command-line words; raises UsageError."""
+    env = dict(os.environ)
+    for word in environment:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError("reading --env", f"{word!r} is not of the form K=V")
+        env[key] = value
+    return GuestSpec(
+        argv=[guest, *arguments],
+        env=env,
+        root=root,
+        volumes=[parse_volume(word) for word in volumes],
+        net=net,
+        hostname=hostname,
+        user=user,
+        keep=keep,
+    )
+
+
+def parse_volume(word: str) -> Volume:
+    """SRC:DST[:ro]; raises UsageError."""
+    parts = word.split(":")
+    read_only = len(parts) == 3 and parts[2] == "ro"
+    if len(parts) not in (2, 3) or not all(parts) or (len(parts) == 3 and not read_only):
+        raise UsageError("reading --volume", f"{word!r} is not of the form SRC:DST[:ro]")
+    if not parts[1].startswith("/"):
+        raise UsageError("reading --volume", f"{parts[1]!r} inside the guest is not absolute")
+    return Volume(Path(parts[0]).absolute(), parts[1], read_only)
+
+

@@ -1,0 +1,147 @@
+"""What a file is that a user wants to run: a glance at its first bytes, and a clear word where it cannot be run."""
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from virtus.errors import GuestNotFound, GuestNotRunnable
+
+HEAD_BYTES: Final = 4096
+ELF_MACHINES: Final = {
+    2: "SPARC", 3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC 64", 22: "S/390", 40: "ARM", 42: "SuperH",
+    43: "SPARC 64", 50: "IA-64", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 258: "LoongArch",
+}  # fmt: skip
+"""e_machine (System V gABI, chapter 4)."""
+PE_MACHINES: Final = {0x14C: "i386", 0x8664: "x86-64", 0xAA64: "AArch64", 0x1C4: "ARM"}
+"""IMAGE_FILE_HEADER.Machine (Microsoft PE format)."""
+BOOT_MAGIC: Final = b"HdrS"  # at 0x202 of a bzImage (Documentation/arch/x86/boot.rst)
+BOOT_MAGIC_AT: Final = 0x202
+
+
+class Kind(Enum):
+    """Kinds of guests."""
+
+    ELF = "ELF program"
+    SCRIPT = "script"
+    PE = "Windows program"
+    KERNEL = "kernel image"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """An identified guest."""
+
+    path: Path
+    kind: Kind
+    machine: str = ""  # ELF and PE: the processor
+    bits: int = 0
+    interpreter: str = ""  # scripts
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the host's processor and kernel interface are the guest's own."""
+        return self.kind is Kind.SCRIPT or (self.kind is Kind.ELF and self.machine == "x86-64" and self.bits == 64)
+
+
+def find(name: str, search: str, root: Path = Path("/"), cwd: str = "/") -> Path:
+    """The host path of a command or file name as the guest's root has it; raises GuestNotFound."""
+    if "/" in name:
+        path = _inside(root, os.path.join(cwd, name))
+        if not os.path.lexists(path):
+            raise GuestNotFound(f"running {name}", "no such file", "give the path of a program, or a command's name")
+        return path
+    for directory in search.split(":"):
+        path = _inside(root, os.path.join(cwd, directory or ".", name))
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+    raise GuestNotFound(f"running {name}", "no such command in the guest's PATH", "install it, or give a path")
+
+
+def _inside(root: Path, path: str) -> Path:
+    """A guest path as a host path, symbolic links resolved within the root."""
+    if root == Path("/"):
+        return Path(path)
+    resolved, pending, hops = root, [part for part in path.split("/") if part], 0
+    while pending:
+        part = pending.pop(0)
+        if part == "..":
+            resolved = resolved.parent if resolved != root else root
+            continue
+        candidate = resolved / part
+        if candidate.is_symlink() and hops < 40:  # MAXSYMLINKS
+            hops += 1
+            target = os.readlink(candidate)
+            pending = [piece for piece in target.split("/") if piece and piece != "."] + pending
+            if target.startswith("/"):
+                resolved = root
+        elif part != ".":
+            resolved = candidate
+    return resolved
+
+
+def identify(path: Path) -> Guest:
+    """What `path` is. Raises GuestNotFound (127) or GuestNotRunnable (126) with the remedy."""
+    doing = f"running {path}"
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise GuestNotRunnable(doing, "a directory", "name a program in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise GuestNotRunnable(doing, "not a regular file")
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except FileNotFoundError as error:
+        raise GuestNotFound(doing, "no such file") from error
+    except OSError as error:
+        raise GuestNotRunnable(doing, error.strerror or str(error), f"chmod +r {path}") from error
+    return classify(path, head, status.st_size)
+
+
+def classify(path: Path, head: bytes, size: int) -> Guest:
+    """The same from the first bytes and the size."""
+    doing = f"running {path}"
+    if not head:
+        raise GuestNotRunnable(doing, "an empty file")
+    if head.startswith(b"\x7fELF"):
+        return _elf(path, head, size)
+    if head.startswith(b"#!"):
+        words = head[2:].split(b"\n", 1)[0].split()
+        if not words:
+            raise GuestNotRunnable(doing, "a script whose first line names no interpreter", "write #!/bin/sh there")
+        return Guest(path, Kind.SCRIPT, interpreter=os.fsdecode(words[0]))
+    if head[BOOT_MAGIC_AT : BOOT_MAGIC_AT + 4] == BOOT_MAGIC:
+        return Guest(path, Kind.KERNEL)
+    if head.startswith(b"MZ"):
+        return _pe(path, head)
+    if b"\0" not in head:
+        raise GuestNotRunnable(doing, "a text file without #!", f"put #!/bin/sh on its first line, or run sh {path}")
+    raise GuestNotRunnable(doing, "no kind of program that virtus knows (ELF, script, PE, kernel image)")
+
+
+def _elf(path: Path, head: bytes, size: int) -> Guest:
+    doing = f"running {path}"
+    if len(head) < 20 or size < 52:
+        raise GuestNotRunnable(doing, "a truncated ELF file", "copy or build it again")
+    bits, order = {1: 32, 2: 64}.get(head[4], 0), {1: "<", 2: ">"}.get(head[5], "")
+    if not bits or not order:
+        raise GuestNotRunnable(doing, "a damaged ELF file: unknown class or byte order", "copy or build it again")
+    kind, machine = struct.unpack_from(order + "HH", head, 16)
+    name = ELF_MACHINES.get(machine, f"processor {machine}")
+    if kind not in (2, 3):  # ET_EXEC, ET_DYN
+        raise GuestNotRunnable(doing, "an ELF file, but no program", "link it first")
+    return Guest(path, Kind.ELF, name, bits)
+
+
+def _pe(path: Path, head: bytes) -> Guest:
+    doing = f"running {path}"
+    if len(head) < 0x40:
+        raise GuestNotRunnable(doing, "a truncated DOS or Windows program")
+    at = struct.unpack_from("<I", head, 0x3C)[0]
+    if head[at : at + 4] != b"PE\0\0" or len(head) < at + 6:
+        raise GuestNotRunnable(doing, "a DOS program, or a damaged Windows program")
+    machine = struct.unpack_from("<H", head, at + 4)[0]
+    return Guest(path, Kind.PE, PE_MACHINES.get(machine, f"processor {machine:#x}"))

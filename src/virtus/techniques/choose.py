@@ -1,0 +1,31 @@
+"""Which technique fits a guest."""
+
+import os
+
+from virtus.errors import GuestNotRunnable
+from virtus.guests.identify import Guest, Kind, find, identify
+from virtus.machine.spec import GuestSpec
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def guest_of(spec: GuestSpec) -> Guest:
+    """Find and identify the guest as its own root has it; raises GuestNotFound or GuestNotRunnable."""
+    environment = os.environ if spec.env is None else spec.env
+    cwd = spec.cwd or (os.getcwd() if str(spec.root) == "/" else "/")
+    return identify(find(spec.argv[0], environment.get("PATH", DEFAULT_PATH), spec.root, cwd))
+
+
+def technique_for(guest: Guest) -> str:
+    """The technique's name; raises GuestNotRunnable, naming what the guest would need."""
+    if guest.is_native:
+        return "seccomp"
+    doing = f"running {guest.path}"
+    what = {
+        Kind.ELF: f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else ""),
+        Kind.PE: f"a Windows program for {guest.machine}",
+        Kind.KERNEL: "an operating-system kernel",
+    }[guest.kind]
+    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper", Kind.KERNEL: "hvm"}[guest.kind]
+    remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
+    raise GuestNotRunnable(doing, what, remedy)
