@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from virtus.personalities.linux import cpu_clocks, delivery, siginfo
 from virtus.personalities.linux.table import Int, Word, call
-from virtus.personalities.linux.task import Process, Task
+from virtus.personalities.linux.task import Task
 from virtus.personalities.linux.timespec import PAIR, SECOND, read_timespec
 
 SIGALRM: Final = 14
@@ -100,14 +100,6 @@ class PosixTimer:
 def key(ident: int) -> tuple[str, int]:
     """Where a timer stands among the process's timers."""
     return ("posix", ident)
-
-
-def delete_all(process: Process) -> None:
-    """execve(2) and the end of the process delete its timers."""
-    for name, timer in list(process.timers.items()):
-        if isinstance(timer, PosixTimer):
-            timer.arm(0, 0)
-            del process.timers[name]
 
 
 def _timer(task: Task, ident: int) -> PosixTimer:
