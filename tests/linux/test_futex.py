@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux.fake import BASE, FakeMachine
+from tests.linux.fake import BASE, FakeContext, FakeMachine
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import futex
 from virtus.personalities.linux.task import Task
@@ -136,7 +136,9 @@ def test_wake_op_has_the_host_change_the_word(machine: FakeMachine) -> None:
     assert machine.call("futex", WORD, WAKE_OP | PRIVATE, 1, 1, OTHER, code) == 1
     assert machine.result(one) == 0
     assert machine.result(two) is None
-    assert machine.task.context.injected[-1] == (NUMBERS["futex"], OTHER, WAKE_OP | PRIVATE, 0, 0, OTHER, code)
+    context = machine.task.context
+    assert isinstance(context, FakeContext)
+    assert context.injected[-1] == (NUMBERS["futex"], OTHER, WAKE_OP | PRIVATE, 0, 0, OTHER, code)
     machine.call("futex", OTHER, WAKE | PRIVATE, 1)
 
 

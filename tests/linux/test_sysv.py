@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.linux.fake import BASE, FakeMachine
+from tests.linux.fake import BASE, FakeContext, FakeMachine
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import message_queues, semaphores, shared_memory
 from virtus.personalities.linux.task import Credentials, Task
@@ -64,7 +64,9 @@ def test_permissions(machine: FakeMachine) -> None:
 def test_shared_memory_is_mapped_from_one_file(machine: FakeMachine) -> None:
     made = got(machine, "shmget", PRIVATE, 5000, 0o600)
     assert got(machine, "shmat", made, 0, 0) == 0  # the fake host puts everything at 0
-    number, address, size, protection, flags, host, offset = machine.task.context.injected[-1]
+    context = machine.task.context
+    assert isinstance(context, FakeContext)
+    number, address, size, protection, flags, host, offset = context.injected[-1]
     assert (number, address, size, protection, flags, offset) == (NUMBERS["mmap"], 0, 8192, 3, 1, 0)
     assert host >= 0
     assert got(machine, "shmctl", made, STAT, OUT) == 0
