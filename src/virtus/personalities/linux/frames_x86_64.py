@@ -35,9 +35,11 @@ FXSAVE_SIZE: Final = 512  # Intel SDM volume 1, 10.5.1
 XSAVE_HEADER: Final = 64  # ibid., 13.4.2
 XSTATE_MAX: Final = 16384
 SOFTWARE_WORDS: Final = 464  # of the FXSAVE area: left to software; XCR0 stands here in what ptrace gives
+X87, SSE = 1, 2  # XSTATE_BV, Intel SDM volume 1, 13.4.2
 MXCSR_AT, MXCSR_DEFAULT, FCW_DEFAULT = 24, 0x1F80, 0x37F
 RED_ZONE: Final = 128
 
+USER_CS: Final = 0x33  # arch/x86/include/asm/segment.h
 DIRECTION: Final = 1 << 10  # EFLAGS, Intel SDM volume 1, 3.4.3
 TRAP: Final = 1 << 8
 RESUME: Final = 1 << 16
@@ -138,6 +140,7 @@ def build(task: "Task", number: int, info: bytes, action: Action, mask: int) -> 
     regs[r.RDI], regs[r.RSI], regs[r.RDX] = number, pointer + _FRAME.size, pointer + 8
     regs[r.RAX], regs[r.ORIG_RAX] = 0, r.NO_SYSCALL
     regs[r.RSP], regs[r.RIP] = pointer, action.handler
+    regs[r.CS] = USER_CS
     regs[r.EFLAGS] &= ~(DIRECTION | TRAP | RESUME)
 
 
@@ -181,15 +184,17 @@ def _stored_state(task: "Task", fpstate: int) -> bytes:
     if not fpstate:
         state = bytearray(len(task.context.extended_state()))
         struct.pack_into("<H", state, 0, FCW_DEFAULT)
-        struct.pack_into("<I", state, MXCSR_AT, MXCSR_DEFAULT)
+        struct.pack_into("<I", state, X87, SSE = 1, 2  # XSTATE_BV, Intel SDM volume 1, 13.4.2
+MXCSR_AT, MXCSR_DEFAULT)
         return bytes(state)
     legacy = task.read(fpstate, FXSAVE_SIZE)
     magic, extended, _, size = _SOFTWARE.unpack_from(legacy, SOFTWARE_WORDS)
     if magic == FP_XSTATE_MAGIC1 and FXSAVE_SIZE + XSAVE_HEADER <= size <= XSTATE_MAX and extended == size + 4:
         state = bytearray(task.read(fpstate, size + 4))
         if int.from_bytes(state[size:], "little") == FP_XSTATE_MAGIC2:
+            state[FXSAVE_SIZE] |= SSE  # MXCSR is restored even where no vector register was in use
             return bytes(state[:size])
     state = bytearray(len(task.context.extended_state()))
     state[:FXSAVE_SIZE] = legacy
-    state[FXSAVE_SIZE] = 3  # XSTATE_BV: x87 and SSE are in use
+    state[FXSAVE_SIZE] = X87 | SSE
     return bytes(state)

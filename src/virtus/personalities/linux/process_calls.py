@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 from virtus.isa.x86 import registers as r
+from virtus.isa.x86.layout import PAGE, USER_END
 from virtus.personalities.linux import delivery, job_control, lifecycle
 from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait, WaitQueue
 from virtus.personalities.linux.job_control import SIGCHLD
@@ -35,8 +36,8 @@ CLONE_INTO_CGROUP: Final = 0x200000000
 NAMESPACES: Final = 0x20000 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000
 CLONE3_FLAGS: Final = 0x3FFFFFFFF & ~(CLONE_DETACHED | CSIGNAL) | CLONE_NEWTIME
 CLONE_ARGS_SIZES: Final = (64, 88)  # CLONE_ARGS_SIZE_VER0, VER2
-PAGE: Final = 4096
 RLIMIT_NPROC: Final = 6
+RLIMIT_NOFILE: Final = 7
 ROBUST_LIST_HEAD: Final = 24  # sizeof(struct robust_list_head), include/uapi/linux/futex.h
 
 
@@ -74,6 +75,10 @@ def _clone(
     task: Task, flags: int, exit_signal: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
 ) -> "int | Blocking":
     _check(flags)
+    if flags & CLONE_SETTLS and tls >= USER_END:
+        raise OSError(errno.EPERM, "")
+    if flags & CLONE_PIDFD:
+        task.descriptors.lowest(0, task.limit(RLIMIT_NOFILE))
     if flags & CLONE_PARENT and task.process.parent is task.kernel.init:
         raise OSError(errno.EINVAL, "")
     _check_limit(task)

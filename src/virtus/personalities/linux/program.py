@@ -36,6 +36,7 @@ COMM_BYTES: Final = 15
 AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_BASE, AT_FLAGS, AT_ENTRY = 3, 4, 5, 6, 7, 8, 9
 AT_UID, AT_EUID, AT_GID, AT_EGID, AT_PLATFORM, AT_HWCAP, AT_CLKTCK = 11, 12, 13, 14, 15, 16, 17
 AT_SECURE, AT_RANDOM, AT_HWCAP2, AT_EXECFN, AT_MINSIGSTKSZ = 23, 25, 26, 31, 51
+USER_CS, USER_SS, FLAGS = 0x33, 0x2B, 0x202  # arch/x86/include/asm/segment.h; interrupts on
 _QUEUE: Final = struct.Struct("<QQ")
 
 
@@ -266,7 +267,7 @@ def _load(
             regs[index] = 0
     regs[r.ORIG_RAX] = r.NO_SYSCALL
     regs[r.RIP], regs[r.RSP] = entry, pointer
-    regs[r.EFLAGS] = 0x202
+    regs[r.CS], regs[r.SS], regs[r.EFLAGS] = USER_CS, USER_SS, FLAGS
 
 
 def _map_stack(task: Task, *, executable: bool) -> int:
