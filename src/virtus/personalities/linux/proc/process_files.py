@@ -1,0 +1,520 @@
+"""/proc/PID: what a guest may know of its processes.
+
+Figures come from the kernel's own tables, and those of memory and processor time from the host's.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from virtus.isa.x86.layout import STUB_START
+from virtus.personalities.linux.names import name_of, name_of_host
+from virtus.personalities.linux.proc.system_files import mount_information, mounts, network
+from virtus.personalities.linux.proc.tree import (
+    DT_DIR,
+    DT_LNK,
+    DT_REG,
+    Directory,
+    Link,
+    Location,
+    MagicLink,
+    Maker,
+    Node,
+    Text,
+    read_host,
+)
+
+if TYPE_CHECKING:
+    from virtus.personalities.linux.kernel import Kernel
+    from virtus.personalities.linux.task import Process, Task
+
+TICKS: Final = 100  # USER_HZ
+STATES: Final = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "Z": "zombie", "X": "dead"}
+LIMITS: Final = (  # fs/proc/base.c lnames, in the order of RLIMIT_*
+    ("Max cpu time", "seconds"), ("Max file size", "bytes"), ("Max data size", "bytes"), ("Max stack size", "bytes"),
+    ("Max core file size", "bytes"), ("Max resident set", "bytes"), ("Max processes", "processes"),
+    ("Max open files", "files"), ("Max locked memory", "bytes"), ("Max address space", "bytes"),
+    ("Max file locks", "locks"), ("Max pending signals", "signals"), ("Max msgqueue size", "bytes"),
+    ("Max nice priority", ""), ("Max realtime priority", ""), ("Max realtime timeout", "us"),
+)  # fmt: skip
+RLIM_INFINITY: Final = 2**64 - 1
+_RANGE: Final = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ")
+_NO_STAT: Final = (b"0",) * 52
+
+
+def owner(process: "Process") -> tuple[int, int]:
+    """Whom the files of a process belong to."""
+    for task in process.tasks.values():
+        return task.credentials.euid, task.credentials.egid
+    return 0, 0
+
+
+def some_task(process: "Process") -> "Task | None":
+    """A thread of the process, its leader if that lives; None for a zombie."""
+    return process.leader or next(iter(process.tasks.values()), None)
+
+
+def host_fields(kernel: "Kernel", task: "Task | None") -> tuple[bytes, ...]:
+    """The fields of the host's stat of the stub that runs a thread, by their number in proc(5) less one."""
+    if task is None:
+        return _NO_STAT
+    try:
+        text = read_host(kernel, f"{task.context.ident}/stat")
+    except OSError:
+        return _NO_STAT
+    return (b"0", b"", *text.rpartition(b")")[2].split())
+
+
+def _ticks(kernel: "Kernel", process: "Process") -> tuple[int, int]:
+    user, system = process.user_us * TICKS // 10**6, process.system_us * TICKS // 10**6
+    for task in list(process.tasks.values()):
+        fields = host_fields(kernel, task)
+        user, system = user + int(fields[13]), system + int(fields[14])
+    return user, system
+
+
+def state_of(process: "Process", task: "Task | None") -> str:
+    """The letter of the state."""
+    if task is None or not process.alive:
+        return "Z"
+    return "T" if process.stopped_by else task.state
+
+
+def name_of_process(process: "Process", task: "Task | None") -> bytes:
+    """Its `comm`."""
+    if process.pid == 1 and task is None:
+        return b"init"
+    if task is not None:
+        return task.name
+    return os.fsencode(os.path.basename(process.executable))[:15]
+
+
+def stat(process: "Process", task: "Task | None", pid: int) -> bytes:
+    """proc(5) /proc/PID/stat."""
+    kernel = process.kernel
+    fields = list(host_fields(kernel, task))
+    user, system = _ticks(kernel, process)
+    terminal = process.terminal
+    number = getattr(terminal, "device", 0) if terminal is not None else 0
+    foreground = getattr(terminal, "foreground", -1) if terminal is not None else -1
+    start = max(0, process.start_ns) * TICKS // 10**9
+    parent = process.parent.pid if process.parent is not None else 0
+    values: dict[int, Any] = {
+        0: pid, 2: state_of(process, task), 3: parent, 4: process.group, 5: process.session, 6: number, 7: foreground,
+        8: 0x400000, 13: user, 14: system, 15: process.children_user_us * TICKS // 10**6,
+        16: process.children_system_us * TICKS // 10**6, 19: max(1, len(process.tasks)), 20: 0, 21: start,
+    }  # fmt: skip
+    if task is not None:
+        memory = task.memory
+        values |= {
+            25: 0, 26: 0, 27: memory.stack_top, 28: 0, 29: 0, 30: task.pending.bits & 0x7FFFFFFF,
+            31: task.blocked & 0x7FFFFFFF, 37: process.exit_signal, 46: memory.break_start, 47: memory.arg_start,
+            48: memory.arg_end, 49: memory.env_start, 50: memory.env_end,
+        }  # fmt: skip
+        if len(fields) > 45:
+            values |= {44: 0, 45: 0}
+    for at, value in values.items():
+        if at < len(fields):
+            fields[at] = str(value).encode()
+    fields[1] = b"(" + name_of_process(process, task) + b")"
+    if len(fields) > 51:
+        fields[51] = b"%d" % (process.exit_status or 0)
+    return b" ".join(fields) + b"\n"
+
+
+def statm(process: "Process", task: "Task | None") -> bytes:
+    """proc(5) /proc/PID/statm, in pages."""
+    try:
+        return read_host(process.kernel, f"{task.context.ident}/statm") if task is not None else b"0 0 0 0 0 0 0\n"
+    except OSError:
+        return b"0 0 0 0 0 0 0\n"
+
+
+def _signal_sets(process: "Process") -> tuple[int, int]:
+    ignored = caught = 0
+    for number, action in process.actions.actions.items():
+        if action.handler == 1:
+            ignored |= 1 << (number - 1)
+        elif action.handler:
+            caught |= 1 << (number - 1)
+    return ignored, caught
+
+
+def status(process: "Process", task: "Task | None", pid: int) -> bytes:
+    """proc(5) /proc/PID/status."""
+    kernel = process.kernel
+    state = state_of(process, task)
+    parent = process.parent.pid if process.parent is not None else 0
+    umask = f"Umask:\t{task.place.umask:04o}\n" if task is not None else ""
+    lines = [
+        f"Name:\t{name_of_process(process, task).decode(errors='replace')}\n{umask}State:\t{state} ({STATES[state]})",
+        f"Tgid:\t{process.pid}\nNgid:\t0\nPid:\t{pid}\nPPid:\t{parent}\nTracerPid:\t0",
+    ]
+    if task is not None:
+        who = task.credentials
+        lines += [
+            f"Uid:\t{who.uid}\t{who.euid}\t{who.suid}\t{who.fsuid}",
+            f"Gid:\t{who.gid}\t{who.egid}\t{who.sgid}\t{who.fsgid}",
+            f"FDSize:\t{max(64, len(task.descriptors.files))}",
+            "Groups:\t" + "".join(f"{group} " for group in who.groups),
+        ]
+        lines += _memory_lines(kernel, task)
+    else:
+        lines += ["Uid:\t0\t0\t0\t0", "Gid:\t0\t0\t0\t0", "FDSize:\t0", "Groups:\t "]
+    ignored, caught = _signal_sets(process)
+    full = (1 << 41) - 1 if task is not None and task.credentials.euid == 0 else 0
+    lines += [
+        f"Threads:\t{max(1, len(process.tasks))}\nSigQ:\t{len(process.pending.queue)}/65536",
+        f"SigPnd:\t{task.pending.bits if task else 0:016x}\nShdPnd:\t{process.pending.bits:016x}",
+        f"SigBlk:\t{task.blocked if task else 0:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}",
+        f"CapInh:\t{0:016x}\nCapPrm:\t{full:016x}\nCapEff:\t{full:016x}\nCapBnd:\t{(1 << 41) - 1:016x}",
+        f"CapAmb:\t{0:016x}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0",
+    ]
+    if task is not None:
+        lines += _host_lines(kernel, task, ("Cpus_allowed", "Cpus_allowed_list", "Mems_allowed", "Mems_allowed_list",
+                                            "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))  # fmt: skip
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _host_lines(kernel: "Kernel", task: "Task", names: tuple[str, ...]) -> list[str]:
+    try:
+        text = read_host(kernel, f"{task.context.ident}/status").decode()
+    except OSError:
+        return []
+    return [line for line in text.splitlines() if line.partition(":")[0] in names]
+
+
+def _memory_lines(kernel: "Kernel", task: "Task") -> list[str]:
+    names = ("VmPeak", "VmSize", "VmLck", "VmPin", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData",
+             "VmStk", "VmExe", "VmLib", "VmPTE", "VmSwap")  # fmt: skip
+    return _host_lines(kernel, task, names)
+
+
+def guest_mappings(kernel: "Kernel", task: "Task", name: str) -> Iterator[tuple[int, int, bytes]]:
+    """(start, end, line) of the guest's mappings as the host shows them in `maps` or `smaps`: the stub's own page,
+    and the host's vsyscall page, are not the guest's. Lines without a range belong to the mapping before them."""
+    start = end = 0
+    for line in read_host(kernel, f"{task.context.ident}/{name}").splitlines(keepends=True):
+        found = _RANGE.match(line)
+        if found:
+            start, end = int(found[1], 16), int(found[2], 16)
+        if start < STUB_START:
+            yield start, end, line
+
+
+def maps(process: "Process", task: "Task | None", name: str = "maps") -> bytes:
+    """proc(5) /proc/PID/maps (and smaps): with the kernel's names for heap and stack."""
+    if task is None:
+        return b""
+    memory = task.memory
+    lines = []
+    try:
+        for start, end, line in guest_mappings(process.kernel, task, name):
+            anonymous = line.endswith((b" 0 \n", b" 0\n"))
+            label = b""
+            if anonymous and _RANGE.match(line):
+                if start < memory.break_end and end > memory.break_start:
+                    label = b"[heap]"
+                elif start < memory.stack_top <= end:
+                    label = b"[stack]"
+            lines.append(line.rstrip().ljust(73) + label + b"\n" if label else line)
+    except OSError:
+        return b""
+    return b"".join(lines)
+
+
+def limits(process: "Process") -> bytes:
+    """proc(5) /proc/PID/limits."""
+    lines = [f"{'Limit':<25} {'Soft Limit':<20} {'Hard Limit':<20} {'Units':<10}\n"]
+    for number, (name, unit) in enumerate(LIMITS):
+        soft, hard = process.limits.get(number, (RLIM_INFINITY, RLIM_INFINITY))
+        shown = ["unlimited" if value == RLIM_INFINITY else str(value) for value in (soft, hard)]
+        lines.append(f"{name:<25} {shown[0]:<20} {shown[1]:<20} {unit:<10}\n")
+    return "".join(lines).encode()
+
+
+def _joined(strings: list[bytes]) -> bytes:
+    return b"".join(text + b"\0" for text in strings)
+
+
+def command_line(process: "Process", task: "Task | None") -> bytes:
+    """proc(5) /proc/PID/cmdline: from the guest's own memory, which it may change; nothing of a zombie."""
+    if task is None:
+        return b"init\0" if process.pid == 1 else b""
+    return _from_stack(task, task.memory.arg_start, task.memory.arg_end) or _joined(process.arguments)
+
+
+def environment(process: "Process", task: "Task | None") -> bytes:
+    """proc(5) /proc/PID/environ."""
+    if task is None:
+        return b""
+    return _from_stack(task, task.memory.env_start, task.memory.env_end) or _joined(process.environment)
+
+
+def _from_stack(task: "Task", start: int, end: int) -> bytes:
+    if not 0 < end - start < 1 << 22:
+        return b""
+    return bytes(task.context.read_partial(start, end - start))
+
+
+def _io(process: "Process", task: "Task | None") -> bytes:
+    return b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
+
+
+def _reader(produce: "Callable[[Process, Task | None], bytes]", mode: int = 0o444) -> "Callable[..., Node]":
+    return lambda process, task, path: Text(path, lambda: produce(process, task), mode=mode, owner=owner(process))
+
+
+def _fixed(content: bytes, mode: int = 0o444) -> "Callable[..., Node]":
+    return lambda process, task, path: Text(path, lambda: content, mode=mode, owner=owner(process))
+
+
+def _comm(process: "Process", task: "Task | None", path: str) -> Node:
+    def accept(data: bytes) -> None:
+        if task is not None:
+            task.name = data.rstrip(b"\n")[:15]
+
+    return Text(path, lambda: name_of_process(process, task) + b"\n", accept, owner=owner(process))
+
+
+_adjustments: dict[int, int] = {}  # oom_score_adj by pid: remembered for the guest, of no effect
+
+
+def _oom_adjustment(process: "Process", task: "Task | None", path: str) -> Node:
+    def accept(data: bytes) -> None:
+        try:
+            value = int(data)
+        except ValueError as error:
+            raise OSError(errno.EINVAL, "") from error
+        if not -1000 <= value <= 1000:
+            raise OSError(errno.EINVAL, "")
+        _adjustments[process.pid] = value
+
+    return Text(path, lambda: b"%d\n" % _adjustments.get(process.pid, 0), accept, owner=owner(process))
+
+
+def _host_of_kernel(name: str) -> "Callable[..., Node]":
+    """Facts of the namespaces that the kernel process shares with its guest."""
+
+    def make(process: "Process", task: "Task | None", path: str) -> Node:
+        return Text(path, lambda: read_host(process.kernel, f"self/{name}"), owner=owner(process))
+
+    return make
+
+
+def _executable(process: "Process", task: "Task | None", path: str) -> Node:
+    target = os.fsencode(process.executable)
+
+    def text() -> bytes:
+        if not target:
+            raise OSError(errno.ENOENT, "")
+        return target
+
+    def leads() -> Location:
+        return -100, text()
+
+    return MagicLink(path, text, leads, owner(process))
+
+
+def _working_directory(process: "Process", task: "Task | None", path: str) -> Node:
+    def text() -> bytes:
+        if task is None:
+            raise OSError(errno.ENOENT, "")
+        return name_of_host(task.kernel, task.place.directory) if task.place.directory >= 0 else task.place.cwd.encode()
+
+    def leads() -> Location:
+        if task is None:
+            raise OSError(errno.ENOENT, "")
+        if task.place.directory < 0:
+            return -100, task.place.cwd.encode()
+        return task.kernel.procfs, b"self/fd/%d" % task.place.directory
+
+    return MagicLink(path, text, leads, owner(process))
+
+
+def _root(process: "Process", task: "Task | None", path: str) -> Node:
+    target = os.fsencode(task.place.root) if task is not None else b"/"
+    return MagicLink(path, lambda: target, lambda: (-100, target), owner(process))
+
+
+def _descriptor_number(task: "Task | None", name: str) -> int:
+    if task is None or not name.isdecimal() or not name.isascii() or (name != "0" and name[0] == "0"):
+        return -1
+    fd = int(name)
+    return fd if fd in task.descriptors.files else -1
+
+
+def _descriptors(process: "Process", task: "Task | None", path: str) -> Node:
+    def find(_: "Task", name: str) -> Node | None:
+        fd = _descriptor_number(task, name)
+        if fd < 0 or task is None:
+            return None
+        file = task.descriptors.files[fd]
+        kernel = task.kernel
+
+        def leads() -> Location | Node:
+            node = getattr(file, "node", None)
+            if isinstance(node, Node):
+                return node
+            if file.host < 0:
+                raise OSError(errno.ENXIO, "")
+            return kernel.procfs, b"self/fd/%d" % file.host
+
+        mode = (0o500 if file.readable else 0o100) | (0o200 if file.writable else 0)
+        link = MagicLink(f"{path}/{name}", lambda: name_of(kernel, file), leads, owner(process), mode)
+        link.file = file
+        return link
+
+    def names(_: "Task") -> list[tuple[str, int]]:
+        return [(str(fd), DT_LNK) for fd in task.descriptors] if task is not None else []
+
+    return Directory(path, {}, names=names, find=find, owner=owner(process), mode=0o500)
+
+
+def _descriptor_facts(process: "Process", task: "Task | None", path: str) -> Node:
+    def find(_: "Task", name: str) -> Node | None:
+        fd = _descriptor_number(task, name)
+        if fd < 0 or task is None:
+            return None
+        file = task.descriptors.files[fd]
+        close_on_exec = fd in task.descriptors.close_on_exec
+
+        def produce() -> bytes:
+            position = 0
+            try:
+                position = file.seek(0, os.SEEK_CUR)
+            except OSError:
+                pass  # a file without a position shows 0
+            flags = file.flags | (os.O_CLOEXEC if close_on_exec else 0)
+            lines = f"pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t1\nino:\t{file.stat().st_ino}\n"
+            more = getattr(file, "facts", None)
+            return (lines + (more() if more is not None else "")).encode()
+
+        return Text(f"{path}/{name}", produce, owner=owner(process), mode=0o400)
+
+    def names(_: "Task") -> list[tuple[str, int]]:
+        return [(str(fd), DT_REG) for fd in task.descriptors] if task is not None else []
+
+    return Directory(path, {}, names=names, find=find, owner=owner(process), mode=0o500)
+
+
+def _namespaces(process: "Process", task: "Task | None", path: str) -> Node:
+    kernel = process.kernel
+    kinds = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+
+    def maker(kind: str) -> Maker:
+        def text() -> bytes:
+            return os.readlink(f"self/ns/{kind}".encode(), dir_fd=kernel.procfs)
+
+        def leads() -> Location:
+            raise OSError(errno.EACCES, "")  # nothing of the sandbox's namespaces is to be had
+
+        return lambda task, path: MagicLink(path, text, leads, owner(process))
+
+    return Directory(path, {kind: maker(kind) for kind in kinds}, owner=owner(process), mode=0o511)
+
+
+def _mounts(process: "Process", task: "Task | None") -> bytes:
+    return mounts(process.kernel)
+
+
+def _mount_information(process: "Process", task: "Task | None") -> bytes:
+    return mount_information(process.kernel)
+
+
+ENTRIES: Final[dict[str, Callable[..., Node]]] = {
+    "auxv": _reader(lambda process, task: getattr(process, "auxiliary", b""), 0o400),
+    "cgroup": _fixed(b"0::/\n"),
+    "cmdline": _reader(command_line),
+    "comm": _comm,
+    "coredump_filter": _fixed(b"00000033\n", 0o644),
+    "cwd": _working_directory,
+    "environ": _reader(environment, 0o400),
+    "exe": _executable,
+    "fd": _descriptors,
+    "fdinfo": _descriptor_facts,
+    "gid_map": _host_of_kernel("gid_map"),
+    "io": _reader(_io, 0o400),
+    "limits": _reader(lambda process, task: limits(process)),
+    "loginuid": _fixed(b"4294967295"),
+    "maps": _reader(maps),
+    "mountinfo": _reader(_mount_information),
+    "mounts": _reader(_mounts),
+    "net": lambda process, task, path: network(task, path),
+    "ns": _namespaces,
+    "oom_adj": _fixed(b"0\n"),
+    "oom_score": _fixed(b"0\n"),
+    "oom_score_adj": _oom_adjustment,
+    "personality": _fixed(b"00000000\n", 0o400),
+    "projid_map": _host_of_kernel("projid_map"),
+    "root": _root,
+    "sessionid": _fixed(b"4294967295"),
+    "setgroups": _host_of_kernel("setgroups"),
+    "smaps": _reader(lambda process, task: maps(process, task, "smaps")),
+    "statm": _reader(statm),
+    "timerslack_ns": _fixed(b"50000\n", 0o666),
+    "uid_map": _host_of_kernel("uid_map"),
+    "wchan": _fixed(b"0"),
+}
+"""What a process's directory and a thread's have in common."""
+
+
+def _thread_directory(process: "Process", task: "Task | None", path: str, pid: int, *, threads: bool) -> Directory:
+    def maker(make: Callable[..., Node]) -> Maker:
+        return lambda reader, child: make(process, task, child)
+
+    children = {name: maker(make) for name, make in ENTRIES.items()}
+    children["stat"] = maker(_reader(lambda process, task: stat(process, task, pid)))
+    children["status"] = maker(_reader(lambda process, task: status(process, task, pid)))
+    if threads:
+        children["task"] = lambda reader, child: _threads(process, child)
+    else:
+        children["children"] = maker(_reader(_children))
+    return Directory(path, children, owner=owner(process))
+
+
+def _children(process: "Process", task: "Task | None") -> bytes:
+    return b"".join(b"%d " % pid for pid in sorted(process.children))
+
+
+def _threads(process: "Process", path: str) -> Node:
+    def find(_: "Task", name: str) -> Node | None:
+        tid = int(name) if name.isdecimal() and name.isascii() else -1
+        task = process.tasks.get(tid)
+        if task is None and not (tid == process.pid and not process.tasks):
+            return None
+        return _thread_directory(process, task, f"{path}/{tid}", tid, threads=False)
+
+    def names(_: "Task") -> list[tuple[str, int]]:
+        return [(str(tid), DT_DIR) for tid in sorted(process.tasks) or [process.pid]]
+
+    return Directory(path, {}, names=names, find=find, owner=owner(process))
+
+
+def process_directory(kernel: "Kernel", name: str) -> Node | None:
+    """/proc/NAME for a process's or (hidden, as on Linux) a thread's number."""
+    if not name.isdecimal() or not name.isascii() or name[0] == "0":
+        return None
+    number = int(name)
+    process = kernel.processes.get(number)
+    task = some_task(process) if process is not None else kernel.tasks.get(number)
+    if process is None:
+        if task is None:
+            return None
+        process = task.process
+    return _thread_directory(process, task, f"/proc/{number}", number, threads=True)
+
+
+def process_names(kernel: "Kernel") -> list[tuple[str, int]]:
+    """The processes' directories."""
+    return [(str(pid), DT_DIR) for pid in sorted(kernel.processes)]
+
+
+def self_links(task: "Task") -> dict[str, Node]:
+    """/proc/self and /proc/thread-self, which differ for each reader."""
+    return {
+        "self": Link("/proc/self", str(task.process.pid)),
+        "thread-self": Link("/proc/thread-self", f"{task.process.pid}/task/{task.tid}"),
+    }
