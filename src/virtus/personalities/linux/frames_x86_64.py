@@ -184,8 +184,7 @@ def _stored_state(task: "Task", fpstate: int) -> bytes:
     if not fpstate:
         state = bytearray(len(task.context.extended_state()))
         struct.pack_into("<H", state, 0, FCW_DEFAULT)
-        struct.pack_into("<I", state, X87, SSE = 1, 2  # XSTATE_BV, Intel SDM volume 1, 13.4.2
-MXCSR_AT, MXCSR_DEFAULT)
+        struct.pack_into("<I", state, MXCSR_AT, MXCSR_DEFAULT)
         return bytes(state)
     legacy = task.read(fpstate, FXSAVE_SIZE)
     magic, extended, _, size = _SOFTWARE.unpack_from(legacy, SOFTWARE_WORDS)
