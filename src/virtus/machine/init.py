@@ -1,0 +1,109 @@
+"""PID 1 of a box whose guest the host's kernel serves: starts the guest as PID 2, reaps, passes signals on."""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+from collections.abc import Callable, Mapping, Sequence
+
+
+from virtus.errors import GuestNotFound, GuestNotRunnable
+
+TTY_NAME = "/dev/ptmx"
+
+
+def open_terminal() -> tuple[int, int]:
+    """A new pty in the box's own devpts: master and slave."""
+    master = os.open(TTY_NAME, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, termios.TIOCGPTN, struct.pack("i", 0)))[0]
+    slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    return master, slave
+
+
+def spawn(
+    argv: Sequence[str], environment: Mapping[str, str], cwd: str, slave: int, terminals: Sequence[int]
+) -> tuple[int, int]:
+    """Fork and execute the guest in a session of its own; its pid, and a descriptor that tells how exec failed.
+
+    `slave` becomes the controlling terminal and replaces the standard streams in `terminals`; -1 for none.
+    """
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(tell)
+        return pid, told
+    try:
+        os.setsid()
+        if slave >= 0:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            for fd in terminals:
+                os.dup2(slave, fd, inheritable=True)
+        for number in range(1, signal.NSIG):
+            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+                signal.signal(number, signal.SIG_DFL)
+        for fd in os.listdir("/proc/self/fd"):  # what the caller had open is not the guest's
+            if int(fd) > 2 and int(fd) != tell:
+                with contextlib.suppress(OSError):  # the directory's own, closed by now
+                    os.close(int(fd))
+        os.chdir(cwd)
+        os.execvpe(argv[0], list(argv), dict(environment))
+    except OSError as error:
+        os.write(tell, struct.pack("<i", error.errno or 0))
+    finally:
+        os._exit(127)
+
+
+def started(told: int, name: str) -> None:
+    """Wait until the guest's program runs; raises GuestNotFound or GuestNotRunnable when it cannot."""
+    failure = os.read(told, 4)
+    os.close(told)
+    if not failure:
+        return
+    number = struct.unpack("<i", failure)[0]
+    if number in (2, 20):  # ENOENT, ENOTDIR
+        raise GuestNotFound(f"starting {name}", "it, or the interpreter it names, is not in the guest's root")
+    raise GuestNotRunnable(f"starting {name}", os.strerror(number))
+
+
+def serve(guest: int, control: socket.socket, at_end: Callable[[], None]) -> int:
+    """Reap until the guest has ended; its wait status. `control` delivers signal numbers for it, one byte each."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        status = _reap(guest)
+        if status is not None:
+            at_end()
+            return status
+        ready, _, _ = select.select([control, woken], [], [])
+        if woken in ready:
+            os.read(woken, 512)
+        if control in ready:
+            numbers = control.recv(64)
+            if not numbers:
+                raise SystemExit(137)  # the supervisor is gone
+            for number in numbers:
+                os.kill(guest, number)
+
+
+def _reap(guest: int) -> int | None:
+    """Collect every ended child; the guest's status when it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if not pid:
+            return found
+        if pid == guest:
+            found = status
+
+

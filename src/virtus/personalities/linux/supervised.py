@@ -1,0 +1,79 @@
+"""The Linux personality for guests that the host's kernel serves: answers what the seccomp filter notifies."""
+
+import errno
+import os
+from typing import Any, Final
+
+from virtus.exits import Exit, Reason
+from virtus.isa.x86.linux_calls import NAMES, NUMBERS
+from virtus.personalities.linux.supervision import POWER, PROCESSES, REFUSED
+
+PROCESS_CALLS: Final = frozenset(NUMBERS[name] for name in PROCESSES)
+REFUSED_NUMBERS: Final = {NUMBERS[name]: error for name, error in REFUSED.items()}
+
+
+class Supervisor:
+    """See Personality. `procfs` is a descriptor of the machine's own procfs, for counting its tasks."""
+
+    def __init__(self, meter: Any, process_limit: int, procfs: int) -> None:
+        self._meter = meter
+        self._limit = process_limit
+        self._procfs = procfs
+        self._slack = process_limit - 2  # forks that are certainly within the limit
+        self._warned = False
+        self.running = True
+        self.powered_off = False
+
+    def name_of(self, exit: Exit) -> str:
+        """See Personality."""
+        return NAMES.get(exit.number) or f"call {exit.number}"
+
+    def handle(self, exit: Exit) -> None:
+        """See Personality. `exit.context` is the notification: it answers errors, or lets a call through."""
+        if exit.reason is not Reason.SYSCALL:
+            self.running = exit.reason is not Reason.ENDED
+            return
+        number, call = exit.number, exit.context
+        if number in PROCESS_CALLS:
+            self._fork(call)
+        elif number in REFUSED_NUMBERS:
+            self._meter.note(f"{NAMES[number]} refused: {errno.errorcode[REFUSED_NUMBERS[number]]}")
+            call.answer(error=REFUSED_NUMBERS[number])
+        elif number == NUMBERS[POWER]:
+            self._meter.note("reboot: the machine was powered off")
+            self.powered_off = True
+            self.running = False
+        else:
+            self._meter.note(f"unknown system call {number}: ENOSYS")
+            call.answer(error=errno.ENOSYS)
+
+    def _fork(self, call: Any) -> None:
+        """Keep the limit. Tasks are counted only when that many forks were granted that it could have been reached."""
+        self._slack -= 1
+        if self._slack < 0:
+            self._slack = self._limit - self._count() - 1
+        if self._slack < 0:
+            self._meter.note(f"a new process was refused: the limit of {self._limit} is reached")
+            if not self._warned:
+                self._warned = True
+                os.write(2, f"virtus: the guest has reached its limit of {self._limit} processes\n".encode())
+            call.answer(error=errno.EAGAIN)
+            return
+        call.let_through()
+
+    def _count(self) -> int:
+        """Tasks of the machine now."""
+        total = 0
+        for entry in os.listdir(self._procfs):
+            if entry.isdigit():
+                try:
+                    task_directory = os.open(f"{entry}/task", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._procfs)
+                except OSError:
+                    continue  # it has just ended
+                try:
+                    total += len(os.listdir(task_directory))
+                except OSError:
+                    pass  # likewise
+                finally:
+                    os.close(task_directory)
+        return total

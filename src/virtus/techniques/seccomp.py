@@ -1,0 +1,211 @@
+"""seccomp: the host's kernel serves the guest, inside a box; a supervisor answers the few calls that policy needs."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from virtus import errors
+from virtus.devices import terminal
+from virtus.errors import HostLacks, VirtusError
+from virtus.host import capabilities, seccomp
+from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.machine import init, loop, sandbox
+from virtus.machine.meter import Meter, Report
+from virtus.machine.spec import GuestSpec
+from virtus.personalities.linux import supervision
+from virtus.personalities.linux.supervised import Supervisor
+from virtus.techniques.base import Availability
+from virtus.vcpus.notified import NotifiedVcpu
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
+
+
+def build_filter() -> bytes:
+    """The BPF program that `supervision` describes. The hottest calls of real programs come first."""
+    program = seccomp.Filter()
+    refuse = seccomp.RET_ERRNO | errno.EPERM
+    for name in supervision.PROCESSES[:1]:
+        program.verdict_if_bits(NUMBERS[name], 0, supervision.NAMESPACE_FLAGS, refuse)
+    for request in (supervision.TIOCSTI, supervision.TIOCLINUX, supervision.TIOCCONS):
+        program.verdict_if_equal(NUMBERS["ioctl"], 1, request, refuse)
+    program.allow_ranges({NUMBERS[name] for name in supervision.NATIVE})
+    return program.program(seccomp.RET_USER_NOTIF)
+
+
+class Seccomp:
+    """See Technique."""
+
+    name = "seccomp"
+    section = "3.2"
+    vcpu = "notified"
+    personality = "linux"
+    summary = "namespaces, layers, and notification of few calls"
+
+    def probe(self) -> Availability:
+        """See Technique."""
+        devnull = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            for fd in (0, 1, 2):
+                os.dup2(devnull, fd)
+            try:
+                os._exit(self.run(GuestSpec(argv=["true"])).status)
+            except HostLacks as error:
+                os._exit(10 if "seccomp" in str(error) else 11)
+            except VirtusError:
+                os._exit(12)
+            finally:
+                os._exit(12)
+        os.close(devnull)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            return Availability(True)
+        if status == 10:
+            return Availability(False, "no seccomp user notification", "Linux 5.0 or newer, outside other filters")
+        return Availability(False, "no box can be built here", "see `virtus doctor`")
+
+    def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
+        """See Technique."""
+        started = time.perf_counter()
+        program = build_filter()
+        streams = terminal.terminals_among()
+        box = sandbox.start(spec, lambda inside: _first(inside, program, streams), proc="real")
+        ended: list[bool] = []
+        before = {number: signal.getsignal(number) for number in (*FORWARDED, signal.SIGCHLD)}
+        signal.signal(signal.SIGCHLD, lambda *_: ended.append(True))
+        for number in FORWARDED:
+            signal.signal(number, lambda number, _: _forward(box.control, number))
+        try:
+            counted, answer = self._supervise(spec, box, streams, ended)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        _, usage = box.wait()
+        return Report(
+            technique=self.name,
+            status=answer["status"],
+            wall_s=time.perf_counter() - started,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            context_switches=usage.ru_nvcsw + usage.ru_nivcsw,
+            exits=dict(counted.exits),
+            calls=dict(counted.calls),
+            notes=dict(counted.notes),
+            guest_s=counted.guest_ns / 1e9,
+            personality_s=counted.personality_ns / 1e9,
+        )
+
+    def _supervise(
+        self, spec: GuestSpec, box: sandbox.SandboxProcess, streams: list[int], ended: list[bool]
+    ) -> tuple[Meter, dict[str, Any]]:
+        """Answer the guest until its machine ends; what was counted, and what PID 1 said at the end."""
+        counted = Meter()
+        listener, procfs, master = _receive_descriptors(box)
+        proxy = terminal.Proxy(master, streams[0], streams[-1]) if master >= 0 else None
+        vcpu = NotifiedVcpu(listener, lambda: bool(ended))
+        personality = Supervisor(counted, spec.process_limit, procfs)
+        try:
+            if proxy is not None:
+                proxy.start()
+            loop.run(vcpu, personality, counted)
+        finally:
+            vcpu.close()
+            os.close(procfs)
+            if proxy is not None:
+                proxy.stop()
+        text = b""
+        while piece := box.control.recv(1 << 16):
+            text += piece
+        if not text:
+            if personality.powered_off:
+                return counted, {"status": 0}
+            return counted, {"status": 137}  # everything in the box was killed
+        answer = json.loads(text)
+        if "error" in answer:
+            kind, *words = answer["error"]
+            box.wait()
+            raise getattr(errors, kind)(*words)
+        return counted, answer
+
+
+def _forward(control: socket.socket, number: int) -> None:
+    try:
+        control.send(bytes([number]))
+    except OSError:
+        return  # the guest has just ended
+
+
+def _receive_descriptors(box: sandbox.SandboxProcess) -> tuple[int, int, int]:
+    """The filter's listener, the machine's procfs, and the master of its terminal (-1: it has none)."""
+    message, descriptors, _, _ = socket.recv_fds(box.control, 1, 3)
+    if len(descriptors) < 2:
+        box.wait()
+        raise HostLacks("starting the guest", "no seccomp user notification here", "Linux 5.0 or newer is needed")
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    return descriptors[0], descriptors[1], descriptors[2] if message == b"t" else -1
+
+
+def _first(inside: sandbox.Inside, program: bytes, streams: list[int]) -> int:
+    """PID 1: drop what the guest must not have, install the filter, start the guest and reap."""
+    spec, control = inside.spec, inside.control
+    master = slave = -1
+    if streams:
+        master, slave = init.open_terminal()
+        if inside.uid and os.geteuid() == 0:
+            os.fchown(slave, inside.uid, -1)
+    _become(inside)
+    try:
+        listener = seccomp.install(program)
+    except OSError:
+        return 1  # the supervisor sees that no listener comes
+    passed = [listener, inside.procfs] + ([master] if master >= 0 else [])
+    socket.send_fds(control, [b"t" if master >= 0 else b"n"], passed)
+    for fd in passed:
+        os.close(fd)
+    environment = dict(os.environ) if spec.env is None else dict(spec.env)
+    os.environ["PATH"] = environment.get("PATH", os.defpath)  # execvpe searches the guest's, not ours
+    try:
+        guest, told = init.spawn(spec.argv, environment, inside.cwd, slave, streams)
+        if slave >= 0:
+            os.close(slave)
+        init.started(told, spec.argv[0])
+        status = init.serve(guest, control, _power_off)
+        answer: dict[str, Any] = {"status": _shell_status(status)}
+    except VirtusError as error:
+        _power_off()
+        answer = {"error": [type(error).__name__, error.doing, error.found, error.remedy]}
+    control.sendall(json.dumps(answer).encode())
+    return 0
+
+
+def _become(inside: sandbox.Inside) -> None:
+    """The guest's identity, and no capability that it does not need."""
+    root = os.geteuid() == 0 and inside.uid == 0
+    if os.geteuid() == 0 and inside.uid != 0:
+        os.setgroups(inside.groups)
+        os.setresgid(inside.gid, inside.gid, inside.gid)
+        os.setresuid(inside.uid, inside.uid, inside.uid)
+    capabilities.drop(keep_root=root)
+    capabilities.forbid_attaching()
+
+
+def _power_off() -> None:
+    """Tell the supervisor, by a notified call, that the machine ends; no answer is needed."""
+    pid = os.fork()
+    if pid == 0:
+        seccomp.notify(NUMBERS["reboot"], 0, 0, LINUX_REBOOT_CMD_POWER_OFF, 0)
+        os._exit(0)
+
+
+def _shell_status(status: int) -> int:
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+TECHNIQUE = Seccomp()
