@@ -37,3 +37,20 @@ def arm(fd: int, deadline: int) -> None:
     value = Itimerspec(0, 0, *divmod(deadline, NANOSECONDS))
     if _libc.timerfd_settime(fd, TFD_TIMER_ABSTIME, ctypes.addressof(value), None):
         raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+
+def set_time(fd: int, flags: int, value: bytes) -> bytes:
+    """timerfd_settime(2) with a raw struct itimerspec; the old one."""
+    old = ctypes.create_string_buffer(ctypes.sizeof(Itimerspec))
+    new = ctypes.create_string_buffer(value, ctypes.sizeof(Itimerspec))
+    if _libc.timerfd_settime(fd, flags, ctypes.addressof(new), ctypes.addressof(old)):
+        raise OSError(ctypes.get_errno(), "timerfd_settime")
+    return old.raw
+
+
+def get_time(fd: int) -> bytes:
+    """timerfd_gettime(2): a raw struct itimerspec."""
+    value = ctypes.create_string_buffer(ctypes.sizeof(Itimerspec))
+    if _libc.timerfd_gettime(fd, ctypes.c_void_p(ctypes.addressof(value))):
+        raise OSError(ctypes.get_errno(), "timerfd_gettime")
+    return value.raw
