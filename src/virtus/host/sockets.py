@@ -143,7 +143,7 @@ def get_option(fd: int, level: int, name: int, initial: bytes) -> bytes:
 
 
 def receive(fd: int, size: int, flags: int, *, control_size: int = 0) -> Received:
-    """recvmsg(2) without waiting. Descriptors that come along in the control data are close-on-exec, and the caller's."""
+    """recvmsg(2) without waiting. Descriptors that come in the control data are close-on-exec, and the caller's."""
     global _window
     if size > len(_window):
         _window = bytearray(size)
@@ -174,7 +174,7 @@ def send(fd: int, data: bytes, flags: int, *, address: bytes = b"", control: byt
         raise OSError(errno.ENOBUFS, "")
     name = ctypes.create_string_buffer(address, len(address)) if address else None
     _message.name, _message.name_length = ctypes.addressof(name) if name else None, len(address)
-    _control[: len(control)] = control
+    ctypes.memmove(_control, control, len(control))
     _message.control, _message.control_length = ctypes.addressof(_control) if control else None, len(control)
     _message.flags = 0
     sent: int = _libc.sendmsg(fd, ctypes.addressof(_message), flags | MSG_DONTWAIT | MSG_NOSIGNAL)

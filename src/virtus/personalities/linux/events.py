@@ -199,7 +199,7 @@ class SignalFile(File):
         if count < _SIGNAL_INFO.size:
             raise OSError(errno.EINVAL, "")
         self.reader = task.process
-        rows = []
+        rows: list[bytes] = []
         while len(rows) < count // _SIGNAL_INFO.size:
             taken = delivery.take(task, self.mask)
             if taken is None:

@@ -80,9 +80,7 @@ def _waiting(
     return _sleep(attempt, wait, deadline, files)
 
 
-def _sleep(
-    attempt: Callable[[], int], wait: Callable[[], Wait], deadline: int, files: list[File]
-) -> Blocking:
+def _sleep(attempt: Callable[[], int], wait: Callable[[], Wait], deadline: int, files: list[File]) -> Blocking:
     for file in files:
         file.hold()
     try:
@@ -199,9 +197,7 @@ def _deadline(task: Task, address: int) -> int:
     return after(read_timespec(task, address)) if any(task.read(address, 16)) else -1
 
 
-def _with_rest(
-    task: Task, result: "int | Blocking", deadline: int, store: Callable[[int], None]
-) -> "int | Blocking":
+def _with_rest(task: Task, result: "int | Blocking", deadline: int, store: Callable[[int], None]) -> "int | Blocking":
     """Store the time that is left, as Linux does for select, pselect and ppoll."""
     if isinstance(result, int):
         _store_rest(deadline, store)
@@ -237,9 +233,7 @@ def _select(
     question = Question()
     held: list[File] = []
     asked: list[tuple[int, int, int, int]] = []  # which set, fd, host, events
-    for which, (address, events) in enumerate(
-        zip(addresses, (READ_EVENTS, WRITE_EVENTS, EXCEPT_EVENTS), strict=True)
-    ):
+    for which, (address, events) in enumerate(zip(addresses, (READ_EVENTS, WRITE_EVENTS, EXCEPT_EVENTS), strict=True)):
         if not address:
             continue
         bits = int.from_bytes(task.read(address, size), "little") & (1 << count) - 1
@@ -352,9 +346,7 @@ def epoll_ctl(task: Task, epoll: Int, operation: Int, fd: Int, event: Word) -> i
     return 0
 
 
-def _epoll_wait(
-    task: Task, fd: int, address: int, most: int, deadline: int, mask: int | None
-) -> "int | Blocking":
+def _epoll_wait(task: Task, fd: int, address: int, most: int, deadline: int, mask: int | None) -> "int | Blocking":
     if not 0 < most <= EPOLL_EVENTS_MAX:
         raise OSError(errno.EINVAL, "")
     file = _epoll_of(task, fd)
@@ -395,5 +387,3 @@ def epoll_pwait2(
 ) -> "int | Blocking":
     """epoll_pwait2(2)."""
     return _epoll_wait(task, epoll, address, most, _deadline(task, timeout), _mask_of(task, mask, size))
-
-

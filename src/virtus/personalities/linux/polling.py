@@ -103,9 +103,10 @@ class EpollFile(File):
         """Whether `other` is in this set, directly or through sets in it; also when they nest too deep."""
         for reference, _ in self._entries.values():
             file = reference()
-            if isinstance(file, EpollFile) and file.references:
-                if file is other or depth <= 1 or file.reaches(other, depth - 1):
-                    return True
+            if not isinstance(file, EpollFile) or not file.references:
+                continue
+            if file is other or depth <= 1 or file.reaches(other, depth - 1):
+                return True
         return False
 
     def collect(self, most: int) -> bytes:

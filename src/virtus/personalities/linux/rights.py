@@ -149,8 +149,8 @@ def _stated_credentials(task: "Task", data: bytes) -> Control:
     ):
         raise OSError(errno.EPERM, "")
     process = task.kernel.processes.get(pid)
-    leader = process and (process.leader or next(iter(process.tasks.values()), None))
-    if process is None or leader is None:
+    leader = None if process is None else process.leader or next(iter(process.tasks.values()), None)
+    if leader is None:
         raise OSError(errno.ESRCH, "")
     unix(task.kernel).remember(leader.context.ident, pid)
     return Control(SOL_SOCKET, SCM_CREDENTIALS, CREDENTIALS.pack(leader.context.ident, uid, gid))
@@ -195,7 +195,7 @@ def outgoing(task: "Task", raw: bytes, *, real: bool) -> tuple[bytes, list[int]]
 
 
 def incoming(task: "Task", raw: bytes, *, close_on_exec: bool) -> tuple[bytes, bool]:
-    """Control data of the host as the guest is to see it, with files put into its table; whether some found no place."""
+    """Control data of the host as the guest sees it, with files put into its table; and whether some found no place."""
     state = unix(task.kernel)
     messages: list[Control] = []
     cut = False

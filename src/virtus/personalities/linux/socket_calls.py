@@ -35,7 +35,13 @@ KIND_MASK: Final = 0xF  # SOCK_TYPE_MASK, include/linux/net.h
 SOCK_CLOEXEC, SOCK_NONBLOCK = os.O_CLOEXEC, os.O_NONBLOCK
 MSG_WAITFORONE: Final = 0x10000
 OPTION_MAX: Final = 65536
-TIMEOUTS: Final = {20: "receive_timeout", 21: "send_timeout", 66: "receive_timeout", 67: "send_timeout"}  # SO_RCVTIMEO..
+SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO_NEW = 20, 21, 66, 67
+TIMEOUTS: Final = {
+    SO_RCVTIMEO: "receive_timeout",
+    SO_SNDTIMEO: "send_timeout",
+    SO_RCVTIMEO_NEW: "receive_timeout",
+    SO_SNDTIMEO_NEW: "send_timeout",
+}
 SO_PASSCRED: Final = 16
 SOL_IP, SOL_TCP, SOL_UDP, SOL_IPV6, SOL_UDPLITE, SOL_NETLINK = 0, 6, 17, 41, 136, 270  # include/linux/socket.h
 FIRST_NETFILTER: Final = 64  # IPT_BASE_CTL: from here on options belong to packet filters
@@ -50,7 +56,7 @@ TIMEVAL: Final = Struct("<qq")
 MMSGHDR: Final = 64  # struct mmsghdr: struct msghdr, then msg_len
 MMSG_LENGTH_AT: Final = 56
 CONNECT_RETRY_NS: Final = 5_000_000
-"""How often a listening UNIX-domain socket is tried again whose queue is full: the host does not tell when it is not."""
+"""How often a full listening UNIX-domain socket is tried again: the host does not tell when there is room."""
 
 
 def socket_of(task: Task, fd: int) -> SocketFile:
@@ -304,7 +310,9 @@ def sendto(
 
 
 @call("recvfrom")
-def recvfrom(task: Task, fd: Int, address: Word, size: Word, flags: Int, name: Word, length_at: Word) -> "int | Blocking":
+def recvfrom(
+    task: Task, fd: Int, address: Word, size: Word, flags: Int, name: Word, length_at: Word
+) -> "int | Blocking":
     """recvfrom(2), recv(2)."""
     file = socket_of(task, fd)
     receiving = Receiving(task, file, [(address, size)], flags)

@@ -22,6 +22,7 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16  # include/linux/socket.h
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 2, 3, 5  # include/linux/net.h
 SUN_PATH_MAX: Final = 108  # include/uapi/linux/un.h
 SO_PEERCRED: Final = 17
+NOBODY: Final = 0xFFFFFFFF  # the uid of an unconnected socket's peer
 SO_TYPE, SO_PROTOCOL, SO_DOMAIN, SO_ACCEPTCONN = 3, 38, 39, 30
 NETLINK_ROUTE: Final = 0  # include/uapi/linux/netlink.h
 NLMSG: Final = Struct("<IHHII")  # struct nlmsghdr
@@ -32,7 +33,8 @@ FIONREAD, SIOCATMARK, SIOCOUTQ = 0x541B, 0x8905, 0x5411
 SIOCGIFNAME, SIOCGIFCONF, SIOCGIFINDEX, SIOCGIFTXQLEN = 0x8910, 0x8912, 0x8933, 0x8942  # include/uapi/linux/sockios.h
 INTERFACE_REQUESTS: Final = frozenset(
     {
-        SIOCGIFNAME, 0x8913, 0x8915, 0x8917, 0x8919, 0x891B, 0x891D, 0x8921, 0x8927, SIOCGIFINDEX, SIOCGIFTXQLEN, 0x8970,
+        SIOCGIFNAME, 0x8913, 0x8915, 0x8917, 0x8919, 0x891B, 0x891D, 0x8921, 0x8927, SIOCGIFINDEX, SIOCGIFTXQLEN,
+        0x8970,
     }
 )  # fmt: skip
 """SIOCGIF... that store into the struct ifreq they are given: name, flags, addresses, metric, mtu, map, index."""
@@ -115,7 +117,7 @@ class SocketFile(File):
         """Whether the other end of a connected UNIX-domain socket is no guest."""
         raw = host_sockets.get_option(self.host, rights.SOL_SOCKET, SO_PEERCRED, bytes(rights.CREDENTIALS.size))
         pid, uid, _ = rights.CREDENTIALS.unpack(raw)
-        return pid != os.getpid() and uid != 0xFFFFFFFF
+        return bool(pid != os.getpid() and uid != NOBODY)
 
 
 def interface_request(host: int, request: int, data: bytes) -> bytes:

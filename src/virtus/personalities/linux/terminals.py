@@ -159,9 +159,9 @@ class TerminalFile(File):
     def write(self, task: "Task", data: bytes) -> int:
         """See File."""
         terminal = self.terminal
-        if terminal.foreground != task.process.group and terminal is task.process.terminal:
-            if attributes(self.host)[3] & termios.TOSTOP:
-                terminal.check_foreground(task, SIGTTOU)
+        background = terminal.foreground != task.process.group and terminal is task.process.terminal
+        if background and attributes(self.host)[3] & termios.TOSTOP:
+            terminal.check_foreground(task, SIGTTOU)
         return os.write(self.host, data)
 
     def poll_host(self) -> int:
@@ -312,7 +312,7 @@ class MasterFile(TerminalFile):
 
 def attributes(host: int) -> tuple[int, int, int, int, int, bytes]:
     """struct termios of a terminal; of the slave, for a master."""
-    return TERMIOS.unpack(fcntl.ioctl(host, TCGETS, bytes(TERMIOS.size)))  # type: ignore[return-value]  # as the format says
+    return TERMIOS.unpack(fcntl.ioctl(host, TCGETS, bytes(TERMIOS.size)))
 
 
 def typed_signals(data: bytes, characters: bytes) -> list[int]:
