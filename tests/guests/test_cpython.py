@@ -1,0 +1,63 @@
+"""CPython's own tests have the same outcome inside each technique, but for what docs/cpython-tests.md says."""
+
+import pytest
+
+from tests.guests import cpython
+from virtus.techniques import registry
+
+TECHNIQUES = ("seccomp", "uml-skas", "uml-tt")
+QUICK = ("test_fcntl", "test_mmap", "test_pathlib", "test_select", "test_shutil", "test_tempfile")
+LONG = (
+    "test_os", "test_posix", "test_resource", "test_signal", "test_socket", "test_subprocess", "test_threading",
+    "test_time",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def suite() -> None:
+    if not cpython.has_suite():
+        pytest.skip(f"{cpython.interpreter()} has no test suite; on Debian: apt-get install libpython3-testsuite")
+
+
+def compare(module: str, technique: str) -> None:
+    availability = registry.get(technique).probe()
+    if not availability.works:
+        pytest.skip(f"{technique} does not work here: {availability.reason}")
+    assert cpython.unexplained(module, technique) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("module", QUICK)
+def test_quick_modules(suite: None, module: str, technique: str) -> None:
+    compare(module, technique)
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("module", LONG)
+def test_long_modules(suite: None, module: str, technique: str) -> None:
+    compare(module, technique)
+
+
+REPORT = """<testsuites><testsuite>
+<testcase name="a" result="completed"/><testcase name="b"><skipped>x</skipped></testcase>
+<testcase name="c"><failure>x</failure></testcase><testcase name="d"><error>x</error></testcase>
+</testsuite></testsuites>"""
+
+
+def test_reports_are_understood() -> None:
+    assert cpython.parse(REPORT) == {"a": "completed", "b": "skipped", "c": "failure", "d": "error"}
+
+
+def test_differences_are_found_in_both_directions() -> None:
+    assert cpython.differences({"a": "completed", "b": "skipped"}, {"b": "completed", "c": "error"}) == {
+        "a": ("completed", "absent"),
+        "b": ("skipped", "completed"),
+        "c": ("absent", "error"),
+    }
+
+
+def test_known_differences_are_read_for_their_technique() -> None:
+    assert all(pattern.startswith("test.") for technique in TECHNIQUES for pattern in cpython.known(technique))
