@@ -56,7 +56,7 @@ def find(name: str, search: str, root: Path = Path("/"), cwd: str = "/") -> Path
         return path
     for directory in search.split(":"):
         path = _inside(root, os.path.join(cwd, directory or ".", name))
-        if path.is_file() and os.access(path, os.X_OK):
+        if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     raise GuestNotFound(f"running {name}", "no such command in the guest's PATH", "install it, or give a path")
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,6 +243,8 @@ def _inner(
             remedy = "overlay and user namespaces of Linux 5.12 or newer are needed; `virtus doctor` tells more"
             _fail(tell, HostLacks("building the box", str(error), remedy))
         os.write(2, f"virtus: the box broke: {error}\n".encode())
+    except Exception:  # a mistake of our own: shown whole, since no caller is left to see it
+        os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 

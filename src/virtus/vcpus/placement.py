@@ -5,12 +5,15 @@ another one it is a wake-up of an idle processor, which costs several times as m
 one context runs at a time nothing is lost by staying; as soon as several are busy, all may go where the host puts them.
 """
 
+import ctypes
 import os
 from collections.abc import Iterable
 from typing import Final
 
 PATIENCE: Final = 2
 """Looks in a row that must find the same before contexts are moved."""
+
+_libc = ctypes.CDLL(None)
 
 
 class Placement:
@@ -50,7 +53,6 @@ class Placement:
 
 
 def _current_processor(allowed: set[int]) -> int:
-    """The processor this process last ran on (proc(5), /proc/PID/stat field 39)."""
-    with open("/proc/self/stat", "rb") as stream:
-        processor = int(stream.read().rpartition(b")")[2].split()[36])
+    """The processor this process runs on now."""
+    processor: int = _libc.sched_getcpu()
     return processor if processor in allowed else min(allowed)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
 from virtus.exits import Context
+from virtus.personalities.linux import delivery, limits_calls, paths, program, stdio
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.task import Credentials, Place, Process, Task
@@ -17,7 +18,7 @@ HANDLERS: Final = (
     "events", "file_calls", "futex", "identity_calls", "limits_calls", "locks", "memory_calls", "metadata_calls",
     "path_calls", "pipes", "poll_calls", "prctl_calls", "process_calls", "program", "refused_calls", "sched_calls",
     "signal_calls",
-    "socket_calls", "sysv", "time_calls", "wait_calls",
+    "socket_calls", "stdio", "sysv", "time_calls", "wait_calls",
 )  # fmt: skip
 FIRST_PID: Final = 2
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,8 +39,6 @@ def make_kernel(meter: Any, inside: Any) -> Kernel:
 
 def start_guest(kernel: Kernel, context: Context, inside: Any) -> Task:
     """Make the guest's first process (pid 2) and start its program; raises VirtusError when it cannot be."""
-    from virtus.personalities.linux import limits_calls, program, stdio
-
     spec = kernel.spec
     process = Process(kernel, kernel.next_pid(), kernel.init)
     process.group = process.session = process.pid
@@ -84,8 +83,6 @@ def start_guest(kernel: Kernel, context: Context, inside: Any) -> Task:
 
 def find_program(task: Task, name: str, search: str) -> str:
     """A command name's path in the guest's root, as a shell finds it; raises GuestNotFound."""
-    from virtus.personalities.linux import paths
-
     if "/" in name:
         return name
     for directory in search.split(":"):
@@ -105,8 +102,6 @@ def find_program(task: Task, name: str, search: str) -> str:
 
 def signal_from_outside(kernel: Kernel, number: int) -> None:
     """A signal for the machine as a whole: to the foreground of its terminal, or else to its first process."""
-    from virtus.personalities.linux import delivery
-
     if kernel.console is not None and number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGWINCH):
         kernel.console.signal(number)
         return

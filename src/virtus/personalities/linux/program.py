@@ -28,6 +28,7 @@ ARGUMENT_MAX: Final = 32 * PAGE  # MAX_ARG_STRLEN
 RLIMIT_STACK: Final = 3
 STACK_MAX: Final = 256 << 20
 MAP_FIXED: Final = 0x10
+PROT_NONE: Final = 0
 MAP_FIXED_NOREPLACE: Final = 0x100000
 MAP_NORESERVE: Final = 0x4000
 MAP_GROWSDOWN: Final = 0x100
@@ -197,7 +198,7 @@ def _load_image(task: Task, image: Image, base: int) -> int:
     bias = 0
     if program.type == elf.ET_DYN:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        bias = _map(task, base, high - low, mmap.PROT_NONE, flags) - low
+        bias = _map(task, base, high - low, PROT_NONE, flags) - low
     for segment in program.segments:
         protection = _protection(segment.flags)
         start = (segment.address + bias) & -PAGE
@@ -210,7 +211,7 @@ def _load_image(task: Task, image: Image, base: int) -> int:
         if memory_end > file_end or not in_file:
             page_end = -(-file_end // PAGE) * PAGE if in_file else start
             if in_file and segment.flags & elf.PF_W and page_end > file_end:
-                task.write(file_end, bytes(min(page_end, memory_end) - file_end))
+                task.write(file_end, bytes(page_end - file_end))  # to the page's end: loaders rely on it
             if memory_end > page_end:
                 flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
                 _map(task, page_end, memory_end - page_end, protection, flags)
