@@ -154,7 +154,7 @@ SYS: Final[dict[str, Maker]] = {
                 "kernel/cap_last_cap", "kernel/ngroups_max", "kernel/threads-max", "kernel/overflowuid",
                 "kernel/overflowgid", "kernel/randomize_va_space", "kernel/shmmax", "kernel/shmall", "kernel/shmmni",
                 "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/printk",
-                "kernel/perf_event_paranoid", "kernel/sched_rr_timeslice_ms", "kernel/keys",
+                "kernel/perf_event_paranoid", "kernel/sched_rr_timeslice_ms",
             ),
         }
     ),
