@@ -36,7 +36,7 @@ SYSINFO_PROCESSES: Final = 10  # the field "procs"
 def _mapped(task: Task, name: str, number: int) -> bool:
     """Whether the user namespace has this id; `name` is uid_map or gid_map."""
     descriptor = os.open(f"self/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task.kernel.procfs)
-    with open(descriptor, encoding="ascii") as file:
+    with open(descriptor, "rb") as file:
         ranges = [tuple(map(int, line.split())) for line in file]
     return any(inside <= number < inside + count for inside, _outside, count in ranges)
 
