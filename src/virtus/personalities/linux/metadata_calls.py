@@ -324,8 +324,7 @@ def fchownat(task: Task, dirfd: Int, path: Word, uid: Int, gid: Int, flags: Int)
 @call("fchown")
 def fchown(task: Task, fd: Int, uid: Int, gid: Int) -> int:
     """fchown(2)."""
-    os.fchown(_real(task, fd).host, uid, gid)
-    return 0
+    return host.fchownat(_real(task, fd).host, b"", uid, gid, AT_EMPTY_PATH)  # takes ids that os.fchown refuses
 
 
 # Times
