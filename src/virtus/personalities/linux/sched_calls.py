@@ -12,6 +12,7 @@ from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux.table import Int, Long, Uint, Word, call, refuse
 from virtus.personalities.linux.task import Task
 
+INIT: Final = 1
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2  # include/uapi/linux/resource.h
 NICE_ZERO: Final = 20  # getpriority(2) returns 20 - nice, so that no result looks like an error
 IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER = 1, 2, 3  # include/uapi/linux/ioprio.h
@@ -32,8 +33,13 @@ def _thread(task: Task, tid: int) -> Task:
         raise OSError(errno.EINVAL, "")
     found = task if not tid else task.kernel.tasks.get(tid)
     if found is None:
-        raise OSError(errno.ESRCH, "")
+        raise OSError(errno.EPERM if tid == INIT else errno.ESRCH, "")
     return found
+
+
+def _ident(task: Task, tid: int) -> int:
+    """The host's number of a thread that is only asked about; init, which has none, is the kernel process itself."""
+    return os.getpid() if tid == INIT else _thread(task, tid).context.ident
 
 
 def _may_change(task: Task, other: Task) -> None:
@@ -51,6 +57,8 @@ def sched_yield(task: Task) -> int:
 @call("sched_setaffinity")
 def sched_setaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
     """sched_setaffinity(2)."""
+    if tid < 0:
+        raise OSError(errno.ESRCH, "")
     other = _thread(task, tid)
     _may_change(task, other)
     size = min(size, MASK_MAX)
@@ -62,8 +70,9 @@ def sched_setaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
 @call("sched_getaffinity")
 def sched_getaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
     """sched_getaffinity(2): the number of bytes of the mask."""
-    other = _thread(task, tid)
-    got = direct_call(NUMBERS["sched_getaffinity"], other.context.ident, min(size, MASK_MAX & -8), _address)
+    if tid < 0:
+        raise OSError(errno.ESRCH, "")
+    got = direct_call(NUMBERS["sched_getaffinity"], _ident(task, tid), min(size, MASK_MAX & -8), _address)
     task.write(address, _buffer[:got])
     return got
 
@@ -71,7 +80,7 @@ def sched_getaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
 @call("sched_getscheduler")
 def sched_getscheduler(task: Task, tid: Int) -> int:
     """sched_getscheduler(2)."""
-    return direct_call(NUMBERS["sched_getscheduler"], _thread(task, tid).context.ident)
+    return direct_call(NUMBERS["sched_getscheduler"], _ident(task, tid))
 
 
 @call("sched_setscheduler")
@@ -90,7 +99,7 @@ def sched_getparam(task: Task, tid: Int, address: Word) -> int:
     """sched_getparam(2)."""
     if not address:
         raise OSError(errno.EINVAL, "")
-    direct_call(NUMBERS["sched_getparam"], _thread(task, tid).context.ident, _address)
+    direct_call(NUMBERS["sched_getparam"], _ident(task, tid), _address)
     task.write(address, _buffer[:4])
     return 0
 
@@ -111,7 +120,7 @@ def sched_getattr(task: Task, tid: Int, address: Word, size: Uint, flags: Uint) 
     """sched_getattr(2)."""
     if not address or not SCHED_ATTR_SIZE_0 <= size <= SCHED_ATTR_MAX or flags:
         raise OSError(errno.EINVAL, "")
-    direct_call(NUMBERS["sched_getattr"], _thread(task, tid).context.ident, _address, size, 0)
+    direct_call(NUMBERS["sched_getattr"], _ident(task, tid), _address, size, 0)
     task.write(address, _buffer[: min(size, int.from_bytes(_buffer[:4], "little"))])
     return 0
 
@@ -133,7 +142,7 @@ def sched_setattr(task: Task, tid: Int, address: Word, flags: Uint) -> int:
 @call("sched_rr_get_interval")
 def sched_rr_get_interval(task: Task, tid: Int, address: Word) -> int:
     """sched_rr_get_interval(2)."""
-    direct_call(NUMBERS["sched_rr_get_interval"], _thread(task, tid).context.ident, _address)
+    direct_call(NUMBERS["sched_rr_get_interval"], _ident(task, tid), _address)
     task.write(address, _buffer[:16])
     return 0
 
