@@ -290,16 +290,27 @@ def pidfd_open(task: Task, pid: Int, flags: Uint) -> int:
     return task.open_descriptor(PidFile(process, flags), close_on_exec=True)
 
 
+def _meant(task: Task, file: File) -> Process:
+    """The process that a pidfd, or a directory /proc/PID, stands for; raises EBADF, ESRCH."""
+    if isinstance(file, PidFile):
+        return file.process
+    directory, _, name = file.path.rpartition("/")
+    if directory != "/proc" or file.kind != "proc" or not name.isdecimal():
+        raise OSError(errno.EBADF, "")
+    process = task.kernel.processes.get(int(name))
+    if process is None:
+        raise OSError(errno.ESRCH, "")
+    return process
+
+
 @call("pidfd_send_signal")
 def pidfd_send_signal(task: Task, fd: Int, number: Int, info: Word, flags: Uint) -> int:
     """pidfd_send_signal(2)."""
     _checked_flags(flags, 0)
     file = task.descriptors.get(fd)
-    if not isinstance(file, PidFile):
-        raise OSError(errno.EBADF, "")
     if not 0 <= number <= 64:
         raise OSError(errno.EINVAL, "")
-    process = file.process
+    process = _meant(task, file)
     if task.kernel.processes.get(process.pid) is not process:
         raise OSError(errno.ESRCH, "")
     if not delivery.may_signal(task, process, number):
