@@ -84,7 +84,8 @@ class Layers:
             what = "layering the guest's root"
             raise UsageError(what, f"{error.filename or upper}: {error.strerror}", "give --keep a directory") from error
         _like(lower, upper)
-        options = f"lowerdir={_escaped(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
+        # xino: directories are listed under the inode numbers that stat shows, whatever file systems the layers are on
+        options = f"lowerdir={_escaped(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)},xino=on"
         mounts.mount("virtus", target, "overlay", 0, options if self._trusted else options + ",userxattr")
 
     def _submount(self, point: str, target: str) -> None:
