@@ -25,6 +25,7 @@ from virtus.personalities.linux.proc.tree import (
     Text,
     read_host,
 )
+from virtus.personalities.linux.task import ALL_CAPABILITIES, Credentials
 
 if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
@@ -77,6 +78,8 @@ def _ticks(kernel: "Kernel", process: "Process") -> tuple[int, int]:
 
 def state_of(process: "Process", task: "Task | None") -> str:
     """The letter of the state."""
+    if process is process.kernel.init:
+        return "S"  # it has no thread of its own: the kernel does its work
     if task is None or not process.alive:
         return "Z"
     return "T" if process.stopped_by else task.state
@@ -164,12 +167,13 @@ def status(process: "Process", task: "Task | None", pid: int) -> bytes:
     else:
         lines += ["Uid:\t0\t0\t0\t0", "Gid:\t0\t0\t0\t0", "FDSize:\t0", "Groups:\t "]
     ignored, caught = _signal_sets(process)
-    full = (1 << 41) - 1 if task is not None and task.credentials.euid == 0 else 0
+    who = task.credentials if task is not None else Credentials(0, 0, ())
     lines += [
         f"Threads:\t{max(1, len(process.tasks))}\nSigQ:\t{len(process.pending.queue)}/65536",
         f"SigPnd:\t{task.pending.bits if task else 0:016x}\nShdPnd:\t{process.pending.bits:016x}",
         f"SigBlk:\t{task.blocked if task else 0:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}",
-        f"CapInh:\t{0:016x}\nCapPrm:\t{full:016x}\nCapEff:\t{full:016x}\nCapBnd:\t{(1 << 41) - 1:016x}",
+        f"CapInh:\t{0:016x}\nCapPrm:\t{who.permitted:016x}\nCapEff:\t{who.effective:016x}",
+        f"CapBnd:\t{ALL_CAPABILITIES:016x}",
         f"CapAmb:\t{0:016x}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0",
     ]
     if task is not None:
