@@ -51,9 +51,13 @@ def _load_average(kernel: "Kernel") -> bytes:
 def mounts(kernel: "Kernel") -> bytes:
     """/proc/PID/mounts: the machine's own mounts, without what they say of the host."""
     lines = []
+    proc_shown = False
     for line in read_host(kernel, "self/mounts").splitlines():
         source, target, kind, options, *rest = line.split(b" ")
         if target == b"/proc":
+            if proc_shown:
+                continue
+            proc_shown = True
             source, kind, options = b"proc", b"proc", b"rw,nosuid,nodev,noexec,relatime"
         elif kind.decode() in LAYERS:
             source, options = b"overlay", plain_options(options)
@@ -64,11 +68,15 @@ def mounts(kernel: "Kernel") -> bytes:
 def mount_information(kernel: "Kernel") -> bytes:
     """/proc/PID/mountinfo, likewise (proc(5))."""
     lines = []
+    proc_shown = False
     for line in read_host(kernel, "self/mountinfo").splitlines():
         before, _, after = line.partition(b" - ")
         fields = before.split(b" ")
         kind, source, options = after.split(b" ", 2)
         if fields[4] == b"/proc":
+            if proc_shown:
+                continue
+            proc_shown = True
             kind, source, options = b"proc", b"proc", b"rw"
         elif kind.decode() in LAYERS:
             source, options = b"overlay", plain_options(options)
