@@ -75,6 +75,9 @@ class Context(Protocol):
     ident: int
     """Unique while the machine runs; on ptrace vCPUs the host thread's id in the machine's PID namespace."""
 
+    running: bool
+    """Whether it was resumed and has not come out since."""
+
     regs: Any
     """A `memoryview` of unsigned 64-bit registers in the order of the instruction set's own layout
     (x86-64: `virtus.isa.x86.registers`, which is the host's `user_regs_struct`)."""

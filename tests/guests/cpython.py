@@ -23,7 +23,7 @@ IGNORED: Final = ("test_monotonic_settime",)
 Outcomes = dict[str, str]
 
 
-class Unrunnable(Exception):  # noqa: N818 - a condition of this host, and no failure of what is tested
+class Unrunnable(Exception):
     """The interpreter has no test suite."""
 
 

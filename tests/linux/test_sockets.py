@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.linux.fake import BASE
-from tests.linux.streams import BUFFER, OUT, Guest
+from tests.linux.streams import BUFFER, Guest
 from virtus.personalities.linux import messages, rights, sockets
 from virtus.personalities.linux.task import Task
 
@@ -296,6 +296,8 @@ def test_control_data_of_any_bytes(raw: bytes) -> None:
     assert sum(len(row.data) + 16 for row in found) <= len(raw)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\1", b"\1\0", b"\1\0\0abstract", b"\1\0" + b"x" * 126, b"\2\0/tmp", b"\1\0/a\0b"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\1", b"\1\0", b"\1\0\0abstract", b"\1\0" + b"x" * 126, b"\2\0/tmp", b"\1\0/a\0b"]
+)
 def test_addresses_of_any_shape(guest: Guest, raw: bytes) -> None:
     assert sockets.unix_address(guest.task, raw)[0] == raw

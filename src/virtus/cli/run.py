@@ -111,5 +111,3 @@ def parse_volume(word: str) -> Volume:
     if not parts[1].startswith("/"):
         raise UsageError("reading --volume", f"{parts[1]!r} inside the guest is not absolute")
     return Volume(Path(parts[0]).absolute(), parts[1], read_only)
-
-

@@ -15,11 +15,10 @@ class _Iovec(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_signature = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+_signature = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
 _readv, _writev = _libc.process_vm_readv, _libc.process_vm_writev
-for _function in (_readv, _writev):
-    _function.argtypes = _signature
-    _function.restype = ctypes.c_ssize_t
+_readv.argtypes = _writev.argtypes = _signature
+_readv.restype = _writev.restype = ctypes.c_ssize_t
 
 _window = bytearray(WINDOW)
 _view = memoryview(_window)

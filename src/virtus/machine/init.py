@@ -10,17 +10,17 @@ import struct
 import termios
 from collections.abc import Callable, Mapping, Sequence
 
-
 from virtus.errors import GuestNotFound, GuestNotRunnable
 
 TTY_NAME = "/dev/ptmx"
+TIOCSPTLCK, TIOCGPTN = 0x40045431, 0x80045430  # include/uapi/asm-generic/ioctls.h
 
 
 def open_terminal() -> tuple[int, int]:
     """A new pty in the box's own devpts: master and slave."""
     master = os.open(TTY_NAME, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, termios.TIOCGPTN, struct.pack("i", 0)))[0]
+    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, struct.pack("i", 0)))[0]
     slave = os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return master, slave
 
@@ -46,10 +46,10 @@ def spawn(
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
                 signal.signal(number, signal.SIG_DFL)
-        for fd in os.listdir("/proc/self/fd"):  # what the caller had open is not the guest's
-            if int(fd) > 2 and int(fd) != tell:
+        for name in os.listdir("/proc/self/fd"):  # what the caller had open is not the guest's
+            if int(name) > 2 and int(name) != tell:
                 with contextlib.suppress(OSError):  # the directory's own, closed by now
-                    os.close(int(fd))
+                    os.close(int(name))
         os.chdir(cwd)
         os.execvpe(argv[0], list(argv), dict(environment))
     except OSError as error:
@@ -82,10 +82,10 @@ def serve(guest: int, control: socket.socket, at_end: Callable[[], None]) -> int
         if status is not None:
             at_end()
             return status
-        ready, _, _ = select.select([control, woken], [], [])
+        ready, _, _ = select.select([control.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 512)
-        if control in ready:
+        if control.fileno() in ready:
             numbers = control.recv(64)
             if not numbers:
                 raise SystemExit(137)  # the supervisor is gone
@@ -105,5 +105,3 @@ def _reap(guest: int) -> int | None:
             return found
         if pid == guest:
             found = status
-
-

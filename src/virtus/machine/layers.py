@@ -13,9 +13,11 @@ from virtus.errors import HostLacks, UsageError
 from virtus.host import mounts, namespaces
 
 REAL: Final = frozenset(
-    "ext2 ext3 ext4 xfs btrfs overlay zfs f2fs vfat exfat ntfs3 nfs nfs4 cifs 9p virtiofs fuseblk tmpfs ramfs squashfs "
-    "erofs bcachefs jfs reiserfs".split()
-)
+    (
+        "ext2", "ext3", "ext4", "xfs", "btrfs", "overlay", "zfs", "f2fs", "vfat", "exfat", "ntfs3", "nfs", "nfs4",
+        "cifs", "9p", "virtiofs", "fuseblk", "tmpfs", "ramfs", "squashfs", "erofs", "bcachefs", "jfs", "reiserfs",
+    )
+)  # fmt: skip
 """File systems that hold files of people's own, shown to the guest where the host has them mounted."""
 OWN: Final = ("/dev", "/proc", "/sys", "/run")
 """What a guest gets anew, or not at all."""

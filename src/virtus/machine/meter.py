@@ -33,7 +33,7 @@ class Report:
     """What a finished machine cost; `as_json` is what `--meter-json` writes."""
 
     technique: str
-    status: int  # as a shell would show it: 0–255, 128+n for signal n
+    status: int  # as a shell would show it: 0-255, 128+n for signal n
     wall_s: float = 0.0
     cpu_s: float = 0.0  # guest and supervisor, user and system, by the host's accounting
     context_switches: int = 0  # of all processes of the machine, by the host's accounting

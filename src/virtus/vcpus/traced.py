@@ -4,7 +4,7 @@ import os
 import select
 import signal
 
-from virtus.exits import Exit
+from virtus.exits import Exit, Reason
 from virtus.host import process_memory, ptrace
 from virtus.isa.x86 import registers as r
 from virtus.vcpus import placement, tracing
@@ -184,7 +184,7 @@ class TracedVcpu:
                 if found.running:
                     found.running = False
                     self._running -= 1
-                if exit.reason is tracing.Reason.ENDED:
+                if exit.reason is Reason.ENDED:
                     del self.contexts[ident]
             return exit
 
@@ -200,5 +200,3 @@ class TracedVcpu:
         except (OSError, ChildProcessError):
             pass  # it is gone already, and the guests with it
         self.contexts.clear()
-
-

@@ -24,7 +24,7 @@ FOREVER = 0
 """A deadline that never comes."""
 
 
-class Interrupted(Exception):  # noqa: N818 - a condition, like StopIteration, and no error
+class Interrupted(Exception):
     """A signal is to be handled by the waiting task."""
 
 

@@ -97,7 +97,9 @@ def find_program(task: Task, name: str, search: str) -> str:
             os.close(host)
         if stat.S_ISREG(mode) and mode & 0o111:
             return candidate
-    raise GuestNotFound(f"looking for {name}", "no such command in the guest's PATH", "give its path, or --env PATH=...")
+    raise GuestNotFound(
+        f"looking for {name}", "no such command in the guest's PATH", "give its path, or --env PATH=..."
+    )
 
 
 def signal_from_outside(kernel: Kernel, number: int) -> None:

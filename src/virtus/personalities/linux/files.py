@@ -194,5 +194,3 @@ class Descriptors:
 def kind_of(status: os.stat_result) -> int:
     """The file-type bits of a status."""
     return stat_bits.S_IFMT(status.st_mode)
-
-

@@ -63,7 +63,7 @@ FRAME_SIZE: Final = _FRAME.size + siginfo.SIZE
 MASK64: Final = 2**64 - 1
 
 
-class BadFrame(Exception):  # noqa: N818 - a condition that becomes SIGSEGV, no error of ours
+class BadFrame(Exception):
     """The guest's stack has no room for a frame, or holds none that could be restored."""
 
 

@@ -128,15 +128,15 @@ class Kernel:
     def to_user_mode(self, task: Task) -> None:
         """Let the task run, after the signals it has to handle first; not at all when it is gone or stopped."""
         process = task.process
-        if (
+        held_up = (
             (task.pending.bits | process.pending.bits) & ~task.blocked
             or task.restore_mask is not None
             or process.stopped_by
             or process.exiting
             or task.regs[r.RAX] in RESTART_RESULTS
-        ):
-            if not delivery.before_user_mode(task):
-                return
+        )
+        if held_up and not delivery.before_user_mode(task):
+            return
         if task.tid in self.tasks and task.wait is None and task.steps is None and not task.context.running:
             task.regs[r.ORIG_RAX] = r.NO_SYSCALL
             task.context.resume()
@@ -264,4 +264,3 @@ class Kernel:
         if self.procfs >= 0:
             os.close(self.procfs)
             self.procfs = -1
-

@@ -1,4 +1,4 @@
-"""Address-space calls. The host keeps the mappings; the kernel checks, and injects the call into the guest's own stub."""
+"""Address-space calls. The host keeps the mappings; the kernel checks, and injects the call into the guest's stub."""
 
 import errno
 import mmap

@@ -101,7 +101,10 @@ def execute(task: Task, path: str, arguments: list[bytes], environment: list[byt
             loader_host = _open(task, image.interpreter())
             opened.append(loader_host)
             loader = Image(loader_host, image.interpreter())
-        if sum(map(len, arguments)) + sum(map(len, environment)) + 9 * len(arguments + environment) > ARGUMENT_PAGES_MAX:
+        if (
+            sum(map(len, arguments)) + sum(map(len, environment)) + 9 * len(arguments + environment)
+            > ARGUMENT_PAGES_MAX
+        ):
             raise OSError(errno.E2BIG, "")
         executable = os.readlink(f"self/fd/{host}", dir_fd=task.kernel.procfs)
         if executable.startswith("/proc/") or not executable.startswith("/"):
@@ -122,7 +125,7 @@ def execute(task: Task, path: str, arguments: list[bytes], environment: list[byt
     task.name = os.path.basename(os.fsencode(path))[:COMM_BYTES]
 
 
-class ProgramLost(Exception):  # noqa: N818 - an outcome: the old program is gone and the new one could not start
+class ProgramLost(Exception):
     """The process was ended because its new program could not be set up."""
 
 
@@ -257,9 +260,7 @@ def _load(
         (AT_SECURE, 0),
         (AT_CLKTCK, 100),
     ]
-    auxiliary += [
-        (key, HOST_AUXILIARY[key]) for key in (AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ) if key in HOST_AUXILIARY
-    ]
+    auxiliary += [(key, HOST_AUXILIARY[key]) for key in (AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ) if key in HOST_AUXILIARY]
     stack = _map_stack(task, executable=program.executable_stack)
     pointer = build_stack(task, stack, os.fsencode(path), arguments, environment, auxiliary)
     regs = task.regs

@@ -9,6 +9,7 @@ from virtus.isa.x86.linux_calls import NAMES, NUMBERS
 from virtus.personalities.linux.supervision import POWER, PROCESSES, REFUSED
 
 PROCESS_CALLS: Final = frozenset(NUMBERS[name] for name in PROCESSES)
+LINUX_REBOOT_MAGIC1: Final = 0xFEE1DEAD  # include/uapi/linux/reboot.h
 REFUSED_NUMBERS: Final = {NUMBERS[name]: error for name, error in REFUSED.items()}
 
 
@@ -40,7 +41,8 @@ class Supervisor:
             self._meter.note(f"{NAMES[number]} refused: {errno.errorcode[REFUSED_NUMBERS[number]]}")
             call.answer(error=REFUSED_NUMBERS[number])
         elif number == NUMBERS[POWER]:
-            self._meter.note("reboot: the machine was powered off")
+            if call.arguments[0] & 0xFFFFFFFF == LINUX_REBOOT_MAGIC1:  # PID 1 of the box sends 0
+                self._meter.note("reboot: the guest has powered the machine off")
             self.powered_off = True
             self.running = False
         else:

@@ -26,7 +26,8 @@ class Credentials:
     """User and groups of a task (credentials(7)); replaced as a whole, never changed, so that tasks may share one."""
 
     __slots__ = (
-        "effective", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "inheritable", "permitted", "sgid", "suid", "uid"
+        "effective", "egid", "euid", "fsgid", "fsuid", "gid", "groups", "inheritable", "permitted", "sgid", "suid",
+        "uid",
     )  # fmt: skip
 
     def __init__(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
@@ -68,7 +69,17 @@ class Place:
 class Memory:
     """An address space as the kernel keeps it; the mappings themselves are the host's."""
 
-    __slots__ = ("arg_end", "arg_start", "attached", "break_end", "break_start", "env_end", "env_start", "sharers", "stack_top")
+    __slots__ = (
+        "arg_end",
+        "arg_start",
+        "attached",
+        "break_end",
+        "break_start",
+        "env_end",
+        "env_start",
+        "sharers",
+        "stack_top",
+    )
 
     def __init__(self) -> None:
         self.break_start = self.break_end = 0
@@ -96,8 +107,8 @@ class Process:
         self.parent = parent
         self.children: dict[int, Process] = {}
         self.tasks: dict[int, Task] = {}
-        self.group = parent.group if parent else pid
-        self.session = parent.session if parent else pid
+        self.group: int = parent.group if parent else pid
+        self.session: int = parent.session if parent else pid
         self.terminal: Any = parent.terminal if parent else None  # the controlling terminal (terminals.Terminal)
         self.actions = SignalActions()
         self.pending = Pending()  # signals sent to the process as a whole
@@ -110,7 +121,7 @@ class Process:
         self.child_events = WaitQueue()  # woken when a child changes state
         self.vfork_done: WaitQueue | None = None  # woken when a vfork child has left its parent's memory
         self.limits: dict[int, tuple[int, int]] = dict(parent.limits) if parent else {}
-        self.executable = parent.executable if parent else ""
+        self.executable: str = parent.executable if parent else ""
         self.arguments: list[bytes] = list(parent.arguments) if parent else []
         self.environment: list[bytes] = []
         self.start_ns = 0
@@ -122,7 +133,7 @@ class Process:
         self.has_execed = False
         self.dumpable = 1
         self.subreaper = False
-        self.personality = parent.personality if parent else 0
+        self.personality: int = parent.personality if parent else 0
         self.no_new_privileges = False
         self.held: dict[Task, None] = {}  # tasks that wait at the door to user mode while it is stopped
         self.signal_waits: dict[Task, tuple[int, WaitQueue]] = {}  # sigtimedwait: the set each task waits for
@@ -144,9 +155,27 @@ class Task:
     """One thread of the guest."""
 
     __slots__ = (
-        "alternate_stack", "blocked", "clear_child_tid", "context", "credentials", "death_signal", "descriptors",
-        "kernel", "memory", "name", "pending", "place", "process", "regs", "restore_mask", "robust_list", "state",
-        "steps", "tid", "wait", "__weakref__",
+        "__weakref__",
+        "alternate_stack",
+        "blocked",
+        "clear_child_tid",
+        "context",
+        "credentials",
+        "death_signal",
+        "descriptors",
+        "kernel",
+        "memory",
+        "name",
+        "pending",
+        "place",
+        "process",
+        "regs",
+        "restore_mask",
+        "robust_list",
+        "state",
+        "steps",
+        "tid",
+        "wait",
     )  # fmt: skip
 
     def __init__(self, kernel: "Kernel", tid: int, process: Process, context: Context) -> None:
