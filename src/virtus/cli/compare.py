@@ -1,0 +1,65 @@
+"""`virtus compare`: the same guest under everything that can run it, side by side."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from virtus.cli.run import box_options, make_spec
+from virtus.errors import UsageError
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  virtus compare -- gcc -O1 -c lapi.c -o /dev/null
+  virtus compare --with seccomp,proot --runs 9 -- ./my-tests
+  virtus compare --json out.json --plot out.svg -- python3 -m compileall -q .
+
+Every run finds an empty directory in $VIRTUS_SCRATCH. native and proot work on the host's real files.""",
+)
+@click.option("--with", "wanted", metavar="T1,T2,...", help="Only these techniques and peers (and native).")
+@click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Counted runs of each.")
+@click.option("--json", "json_file", type=Path, metavar="FILE", help="Write all figures to FILE.")
+@click.option("--plot", "plot_file", type=Path, metavar="FILE.svg|png", help="Draw them.")
+@box_options
+@click.argument("guest")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(wanted: str | None, runs: int, json_file: Path | None, plot_file: Path | None, **box: Any) -> int:
+    """Run GUEST under native, every technique and every peer that can, in turn, and show what each costs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from virtus.comparison.compare import compare
+    from virtus.report import comparison as shown
+    from virtus.report import plot
+    from virtus.techniques import choose, registry
+
+    if plot_file is not None:
+        plot.check(plot_file)
+    spec = make_spec(**box)
+    choose.technique_for(choose.guest_of(spec))
+    names = [name.strip() for name in wanted.split(",")] if wanted else None
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task("comparing")
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(row, completed=done, total=total, description=f"{name:12}")
+
+        result = compare(spec, wanted=names, runs=runs, progress=progress)
+    console = Console(width=None if Console().is_terminal else 130)
+    console.print(shown.table(result))
+    for line in shown.remarks(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
+        except OSError as error:
+            raise UsageError("writing --json", str(error)) from error
+    if plot_file is not None:
+        plot.plot(result, plot_file, frozenset(registry.names()))
+        console.print(f"plot: {plot_file}", highlight=False, soft_wrap=True)
+    return 0 if all(entry.same_output for entry in result.results) else 1

@@ -1,0 +1,1 @@
+"""The same guest under every technique and peer, measured alike."""

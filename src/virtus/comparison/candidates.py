@@ -1,0 +1,103 @@
+"""What is compared: techniques of our own as a user starts them, and peers as theirs does."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from virtus.errors import UsageError
+from virtus.machine.spec import GuestSpec
+from virtus.techniques import registry
+from virtus.techniques.peers import registry as peers
+
+SCRATCH = "VIRTUS_SCRATCH"
+"""Names a directory that every run finds empty and may write to; it is deleted afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to run the guest."""
+
+    name: str
+    command: Callable[[], list[str]]
+    meter: Path | None = None  # where a technique writes what its loop counted
+    files: str = ""  # prefix of .out and .status files, for a peer whose streams are not its guest's
+
+    def outcome(self, stdout: bytes, status: int) -> tuple[bytes, int]:
+        """What the guest wrote and returned."""
+        if not self.files:
+            return stdout, status
+        try:
+            return Path(self.files + ".out").read_bytes(), int(Path(self.files + ".status").read_text())
+        except (OSError, ValueError):
+            return b"", 255  # it did not come that far
+
+    def counted(self) -> dict[str, Any]:
+        """What the technique's own meter saw; {} for a peer."""
+        if self.meter is None:
+            return {}
+        try:
+            counted: dict[str, Any] = json.loads(self.meter.read_text())
+        except (OSError, ValueError):
+            return {}
+        return counted
+
+
+class Place:
+    """A temporary directory for one comparison: the scratch directory of the runs, and files about them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.scratch = base / "scratch"
+
+    def clean(self) -> None:
+        """Empty what a run may have left."""
+        for entry in self.base.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.suffix in (".out", ".err", ".status", ".json"):
+                entry.unlink()
+        self.scratch.mkdir(mode=0o777)
+
+
+def candidates(
+    spec: GuestSpec, place: Place, wanted: Sequence[str] | None
+) -> tuple[list[Candidate], list[tuple[str, str]]]:
+    """Those that can run here, native first, and the others with the reason. Raises UsageError for unknown names."""
+    known = [*peers.names(), *registry.names()]
+    for name in wanted or ():
+        if name not in known:
+            raise UsageError("choosing what to compare", f"{name} is unknown", f"known here: {', '.join(known)}")
+    chosen = [name for name in known if wanted is None or name in wanted or name == "native"]
+    environment = {**(os.environ if spec.env is None else spec.env), SCRATCH: str(place.scratch)}
+    spec = replace(spec, env=environment, extra={"scratch": str(place.scratch)})
+    runnable: list[Candidate] = []
+    missing: list[tuple[str, str]] = []
+    for name in chosen:
+        peer = next((peer for peer in peers.PEERS if peer.name == name), None)
+        state = peer.probe() if peer else registry.get(name).probe()
+        if not state.works:
+            missing.append((name, "; ".join(filter(None, (state.reason, state.remedy)))))
+        elif peer is not None:
+            files = str(place.scratch) if name == "linux.uml" else ""
+            runnable.append(Candidate(name, lambda peer=peer: peer.command(spec), files=files))  # type: ignore[misc]  # the default binds the loop's peer
+        else:
+            runnable.append(_technique(name, spec, place))
+    return runnable, missing
+
+
+def _technique(name: str, spec: GuestSpec, place: Place) -> Candidate:
+    meter = place.base / f"{name}.json"
+    command = [sys.executable, "-m", "virtus", "run", "--with", name, "--meter-json", str(meter)]
+    command += ["--root", str(spec.root), "--net", spec.net, "--hostname", spec.hostname]
+    command += ["--volume", f"{place.scratch}:{place.scratch}", "--env", f"{SCRATCH}={place.scratch}"]
+    for volume in spec.volumes:
+        command += ["--volume", f"{volume.source}:{volume.target}" + (":ro" if volume.read_only else "")]
+    if spec.user is not None:
+        command += ["--user", str(spec.user)]
+    command += ["--", *spec.argv]
+    return Candidate(name, lambda: command, meter)

@@ -1,0 +1,134 @@
+"""Rounds of runs: every candidate once a round, in an order that rotates; ratios are formed within a round."""
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from virtus.comparison.candidates import SCRATCH, Candidate, Place, candidates
+from virtus.comparison.measure import Run, measure
+from virtus.errors import UsageError
+from virtus.machine.spec import GuestSpec
+
+VERSION = 1
+COUNTING = ("uml-skas", "uml-tt")
+"""Techniques that see every system call of the guest."""
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(slots=True)
+class Result:
+    """A candidate's figures over all counted rounds; medians where nothing else is said."""
+
+    name: str
+    wall_s: float
+    wall_all_s: list[float]
+    cpu_s: float
+    ratio: float
+    ratio_min: float
+    ratio_max: float
+    cpu_ratio: float
+    exits_per_s: float | None
+    switches: float
+    switches_per_call: float | None
+    processes: int
+    status: int
+    same_output: bool
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Everything `virtus compare` has to say."""
+
+    guest: list[str]
+    rounds: int
+    results: list[Result]
+    missing: list[tuple[str, str]]
+    calls: int | None  # system calls the guest makes, where a technique has counted them
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data with a version."""
+        return {"version": VERSION, **asdict(self)}
+
+
+def compare(
+    spec: GuestSpec,
+    *,
+    wanted: Sequence[str] | None = None,
+    runs: int = 5,
+    warm_up: int = 1,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run `spec` under native and every wanted candidate (default: all that work here), `runs` rounds of each.
+
+    Raises UsageError for unknown names and for a guest that does not run natively.
+    """
+    with tempfile.TemporaryDirectory(prefix="virtus-compare-") as name:
+        place = Place(Path(name))
+        place.base.chmod(0o755)
+        place.clean()
+        runnable, missing = candidates(spec, place, wanted)
+        environment = {**(os.environ if spec.env is None else spec.env), SCRATCH: str(place.scratch)}
+        rounds: list[dict[str, tuple[Run, dict[str, Any]]]] = []
+        total, done = len(runnable) * (runs + warm_up), 0
+        for number in range(runs + warm_up):
+            results: dict[str, tuple[Run, dict[str, Any]]] = {}
+            turn = number % len(runnable)
+            for candidate in runnable[turn:] + runnable[:turn]:
+                if progress is not None:
+                    progress(done, total, candidate.name)
+                results[candidate.name] = _one(candidate, environment, place)
+                done += 1
+            if number >= warm_up:
+                rounds.append(results)
+        if progress is not None:
+            progress(done, total, "")
+    counted = [rounds[-1][name][1].get("calls") for name in COUNTING if name in rounds[-1]]
+    calls = next((sum(found.values()) for found in counted if found), None)
+    results_in_order = [_summary(candidate.name, rounds, calls) for candidate in runnable]
+    return Comparison(list(spec.argv), runs, results_in_order, missing, calls)
+
+
+def _one(candidate: Candidate, environment: dict[str, str], place: Place) -> tuple[Run, dict[str, Any]]:
+    place.clean()
+    try:
+        run = measure(candidate.command(), environment, place.base)
+    except OSError as error:
+        raise UsageError(f"running the guest as {candidate.name}", str(error)) from error
+    stdout, status = candidate.outcome(run.stdout, run.status)
+    run = Run(run.wall_s, run.cpu_s, run.switches, run.processes, status, stdout, run.stderr)
+    return run, candidate.counted()
+
+
+def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], calls: int | None) -> Result:
+    runs = [results[name][0] for results in rounds]
+    natives = [results["native"][0] for results in rounds]
+    ratios = [run.wall_s / native.wall_s for run, native in zip(runs, natives, strict=True)]
+    cpu_ratios = [run.cpu_s / max(native.cpu_s, 1e-6) for run, native in zip(runs, natives, strict=True)]
+    rates = [counted["exit_count"] / run.wall_s for run, counted in (results[name] for results in rounds) if counted]
+    switches = statistics.median(run.switches for run in runs)
+    notes: dict[str, int] = rounds[-1][name][1].get("notes", {})
+    return Result(
+        name=name,
+        wall_s=statistics.median(run.wall_s for run in runs),
+        wall_all_s=[run.wall_s for run in runs],
+        cpu_s=statistics.median(run.cpu_s for run in runs),
+        ratio=statistics.median(ratios),
+        ratio_min=min(ratios),
+        ratio_max=max(ratios),
+        cpu_ratio=statistics.median(cpu_ratios),
+        exits_per_s=statistics.median(rates) if rates else None,
+        switches=switches,
+        switches_per_call=switches / calls if calls else None,
+        processes=max(run.processes for run in runs),
+        status=runs[-1].status,
+        same_output=all(
+            (run.stdout, run.status) == (native.stdout, native.status)
+            for run, native in zip(runs, natives, strict=True)
+        ),
+        notes=notes,
+    )

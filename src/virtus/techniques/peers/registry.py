@@ -1,0 +1,105 @@
+"""Outside programs that run the same guest; each `command` is what a user of that program would type."""
+
+import os
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from virtus.machine.spec import GuestSpec
+from virtus.techniques.base import Availability, Peer
+
+UML_MEMORY: Final = "1024M"
+UML_SCRIPT: Final = """#!/bin/sh
+export PATH={path}
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /dev/shm 2>/dev/null
+{exports}
+cd {cwd}
+{command} >{scratch}.out 2>{scratch}.err </dev/null
+echo $? >{scratch}.status
+sync
+echo o >/proc/sysrq-trigger
+sleep 60
+"""
+"""PID 1 of the User Mode Linux instance: output and status leave through files of the host's."""
+
+
+def _installed(program: str, package: str, *, root: bool = False) -> Callable[[], Availability]:
+    def probe() -> Availability:
+        if shutil.which(program) is None:
+            return Availability(False, f"{program} is not installed", f"apt-get install {package}, or ./demo --peers")
+        if root and os.geteuid():
+            return Availability(False, f"{program} is run as root here", "run virtus as root to compare with it")
+        return Availability(True)
+
+    return probe
+
+
+def _cwd(spec: GuestSpec) -> str:
+    return spec.cwd or os.getcwd()
+
+
+def _scratch(spec: GuestSpec) -> str:
+    return spec.extra["scratch"]
+
+
+def _native(spec: GuestSpec) -> list[str]:
+    return list(spec.argv)
+
+
+def _proot(spec: GuestSpec) -> list[str]:
+    return ["proot", "-w", _cwd(spec), *spec.argv]
+
+
+def _bubblewrap(spec: GuestSpec) -> list[str]:
+    scratch = _scratch(spec)
+    view = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", scratch, scratch]
+    return ["bwrap", *view, "--unshare-all", "--die-with-parent", "--chdir", _cwd(spec), "--", *spec.argv]
+
+
+def _runsc(spec: GuestSpec) -> list[str]:
+    options = ["-ignore-cgroups", "-network=none", "-platform=ptrace"]
+    return ["runsc", *options, "do", "-cwd", _cwd(spec), *spec.argv]
+
+
+def _user_mode_linux(spec: GuestSpec) -> list[str]:
+    scratch = _scratch(spec)
+    script = Path(scratch + ".init")
+    environment = dict(spec.env or os.environ)
+    exports = "\n".join(
+        f"export {key}={shlex.quote(value)}" for key, value in environment.items() if key.isidentifier()
+    )
+    text = UML_SCRIPT.format(
+        path=shlex.quote(environment.get("PATH", os.defpath)),
+        exports=exports,
+        cwd=shlex.quote(_cwd(spec)),
+        command=shlex.join(spec.argv),
+        scratch=scratch,
+    )
+    script.write_text(text)
+    script.chmod(0o755)
+    root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"]
+    consoles = ["con=null", "con0=null,fd:2", "con1=null", "ssl=null"]
+    return ["linux.uml", f"mem={UML_MEMORY}", *root, *consoles, "quiet", f"init={script}"]
+
+
+PEERS: Final = (
+    Peer("native", "", "the host itself, on its own files", lambda: Availability(True), _native),
+    Peer("bubblewrap", "bubblewrap", "namespaces only", _installed("bwrap", "bubblewrap"), _bubblewrap),
+    Peer("proot", "proot", "ptrace and seccomp, on the host's files", _installed("proot", "proot"), _proot),
+    Peer("runsc", "runsc", "gVisor's kernel, ptrace platform", _installed("runsc", "runsc", root=True), _runsc),
+    Peer(
+        "linux.uml",
+        "user-mode-linux",
+        "User Mode Linux on hostfs",
+        _installed("linux.uml", "user-mode-linux"),
+        _user_mode_linux,
+    ),
+)
+
+
+def names() -> list[str]:
+    """Peers by name, native first."""
+    return [peer.name for peer in PEERS]
