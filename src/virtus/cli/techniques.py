@@ -4,6 +4,9 @@ import json
 
 import click
 
+WIDE = 110
+"""Columns of the terminal from which on there is room for a sentence."""
+
 
 @click.command(epilog="Example: virtus techniques --json")
 @click.option("--json", "as_json", is_flag=True, help="Plain data for scripts.")
@@ -22,13 +25,21 @@ def command(as_json: bool) -> None:
         ]  # fmt: skip
         click.echo(json.dumps(rows, indent=1))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Techniques: a vCPU runs the instructions, a personality answers for the rest")
-    for heading in ("technique", "section", "vCPU", "personality", "what it is", "here"):
-        table.add_column(heading)
+    console = Console()
+    wide = console.width >= WIDE
+    title = "A vCPU runs the instructions, a personality answers what they cannot do alone"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for heading in ("technique", "§", "vCPU", "personality", *(("what it is",) if wide else ()), "here"):
+        table.add_column(heading, no_wrap=heading == "technique")
     for row, state in found:
-        here = "[green]works[/]" if state.works else "; ".join(filter(None, (state.reason, state.remedy)))
-        table.add_row(row.name, row.section, row.vcpu, row.personality, row.summary, here)
-    Console().print(table)
+        colour, here = ("green", "works") if state.works else ("yellow" if row.module else "dim", state.reason)
+        summary = (row.summary,) if wide else ()
+        table.add_row(row.name, row.section, row.vcpu, row.personality, *summary, f"[{colour}]{here}[/]")
+    console.print(table)
+    for row, state in found:
+        if state.remedy:
+            console.print(f"[yellow]{row.name}[/]: {state.remedy}", soft_wrap=True, highlight=False)

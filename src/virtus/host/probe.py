@@ -6,7 +6,6 @@ Nothing a probe does outlives its child; none takes longer than a few millisecon
 import errno
 import fcntl
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -27,16 +26,13 @@ ALLOW_USERS: Final = (
     "sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1, on Ubuntu "
     "kernel.apparmor_restrict_unprivileged_userns=0; in a container --security-opt seccomp=unconfined"
 )
+EVERY_BOX: Final = "every Linux guest"
 NAMESPACES: Final = (
     ("user namespace", 0),
     ("mount namespace", namespaces.CLONE_NEWNS),
     ("PID namespace", namespaces.CLONE_NEWPID),
     ("network namespace", namespaces.CLONE_NEWNET),
 )
-PEERS: Final = (
-    ("linux.uml", "user-mode-linux"), ("proot", "proot"), ("runsc", "runsc"), ("bwrap", "bubblewrap"),
-)  # fmt: skip
-"""Programs that stand in comparisons, and Debian's packages of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ def findings() -> list[Finding]:
     """All of them, in the order in which techniques build on each other."""
     boxes = [namespace(name, flag) for name, flag in NAMESPACES]
     machines = [tracing(), emulated_calls(), yama(), notification()]
-    return [*machines, *boxes, layers(), fuse(), kvm(), *peers()]
+    return [*machines, *boxes, layers(), fuse(), kvm()]
 
 
 def tracing() -> Finding:
@@ -97,14 +93,14 @@ def notification() -> Finding:
 def namespace(name: str, flag: int) -> Finding:
     """A namespace made inside a user namespace, as an ordinary user can."""
     trouble = _in_child(lambda: _enter(flag))
-    return Finding(name, not trouble, trouble or "for any user", "seccomp, uml-skas, uml-tt", trouble and ALLOW_USERS)
+    return Finding(name, not trouble, trouble or "for any user", EVERY_BOX, trouble and ALLOW_USERS)
 
 
 def layers() -> Finding:
     """overlayfs inside a user namespace, on a tmpfs."""
     trouble = _in_child(_overlay)
     remedy = trouble and "Linux 5.12 or newer with overlayfs (modprobe overlay)"
-    return Finding("overlay", not trouble, trouble or "in a user namespace", "seccomp, uml-skas, uml-tt", remedy)
+    return Finding("overlay", not trouble, trouble or "in a user namespace", EVERY_BOX, remedy)
 
 
 def fuse() -> Finding:
@@ -147,16 +143,6 @@ def kvm_kind(modules: set[str], flags: set[str]) -> str:
     if flags & {"vmx", "svm"}:
         return "hardware"
     return "software: the processor shows neither VMX nor SVM"
-
-
-def peers() -> list[Finding]:
-    """Outside programs that do a technique's job."""
-    rows = []
-    for program, package in PEERS:
-        path = shutil.which(program)
-        remedy = "" if path else f"./demo --peers, or apt-get install {package}"
-        rows.append(Finding(program, path is not None, path or "not installed", "virtus compare", remedy))
-    return rows
 
 
 def _in_child(attempt: Callable[[], None]) -> str:
