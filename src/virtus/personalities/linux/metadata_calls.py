@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from virtus.host import path_calls as host
+from virtus.personalities.linux import known
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.paths import AT_FDCWD, at, descriptor_of, proc_device, slowly
 from virtus.personalities.linux.proc.files import permitted, proc_device_number
@@ -71,7 +72,9 @@ def _status_at(task: Task, dirfd: int, path: bytes, buffer: int, flags: int) -> 
         return host.newfstatat(start, name, _status.address, flags)
 
     follow = not flags & AT_SYMLINK_NOFOLLOW
-    result = at(task, dirfd, path, act, follow=follow, inside=_node_status)
+    if path in (known.absent_beyond if follow else known.absent) and known.holds(task):
+        return -errno.ENOENT
+    result = at(task, dirfd, path, act, follow=follow, inside=_node_status, learn=True)
     if result == 0 and _status_device[0] == proc_device():
         result = slowly(task, dirfd, path, act, follow=follow, inside=_node_status)
     if result == 0:
@@ -154,7 +157,7 @@ def statx(task: Task, dirfd: Int, path: Word, flags: Int, mask: Uint, buffer: Wo
         return _pack_statx(node.status(proc_device_number()))
 
     follow = not flags & AT_SYMLINK_NOFOLLOW
-    found = at(task, dirfd, name, act, follow=follow, inside=inside)
+    found = at(task, dirfd, name, act, follow=follow, inside=inside, learn=True)
     if found == 0:
         major, minor = struct.unpack_from("<II", _statx.view, 136)  # stx_dev_major, stx_dev_minor
         if os.makedev(major, minor) == proc_device():
@@ -208,7 +211,9 @@ def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> int:
         else:
             file = task.descriptors.get(dirfd)
             return 0 if _allowed(file.stat(), mode, uid, gid, credentials.groups) else -errno.EACCES
-    result: int = at(task, dirfd, path, act, follow=follow, inside=inside)
+    if path in (known.absent_beyond if follow else known.absent) and known.holds(task):
+        return -errno.ENOENT
+    result: int = at(task, dirfd, path, act, follow=follow, inside=inside, learn=True)
     return result
 
 
@@ -242,6 +247,7 @@ def _change_mode(task: Task, dirfd: int, path: bytes, mode: int, flags: int = 0)
         return host.fchmodat(start, name, mode)
 
     result: int = at(task, dirfd, path, act, follow=follow)
+    known.changed()
     return result
 
 
@@ -284,6 +290,7 @@ def _real(task: Task, fd: int) -> File:
     if file.host < 0:
         raise OSError(errno.EPERM, "")
     task.kernel.assume(task)
+    known.changed()  # permissions may be
     return file
 
 
@@ -292,6 +299,7 @@ def _change_owner(task: Task, dirfd: int, path: bytes, uid: int, gid: int, flags
         return -errno.EINVAL
     if not path and flags & AT_EMPTY_PATH:
         task.kernel.assume(task)
+        known.changed()
         return host.fchownat(task.descriptors.get(dirfd).host, b"", uid, gid, AT_EMPTY_PATH)
     result: int = at(
         task,
@@ -300,6 +308,7 @@ def _change_owner(task: Task, dirfd: int, path: bytes, uid: int, gid: int, flags
         lambda start, name: host.fchownat(start, name, uid, gid, flags & AT_SYMLINK_NOFOLLOW),
         follow=not flags & AT_SYMLINK_NOFOLLOW,
     )
+    known.changed()
     return result
 
 
@@ -568,6 +577,7 @@ def _attribute_value(task: Task, address: int, size: int) -> bytes:
 
 def _set(task: Task, path: int, name: int, value: int, size: int, flags: int, call: Any, *, follow: bool) -> int:
     key, data = _attribute_name(task, name), _attribute_value(task, value, size)
+    known.changed()  # access control lists are attributes
     return _on_attributes(
         task,
         path,
@@ -600,6 +610,7 @@ def fsetxattr(task: Task, fd: Int, name: Word, value: Word, size: Word, flags: I
 def removexattr(task: Task, path: Word, name: Word) -> int:
     """removexattr(2)."""
     key = _attribute_name(task, name)
+    known.changed()
     return _on_attributes(
         task, path, lambda text: host.removexattr(text, key), lambda held: host.fremovexattr(held, key), follow=True
     )
@@ -609,6 +620,7 @@ def removexattr(task: Task, path: Word, name: Word) -> int:
 def lremovexattr(task: Task, path: Word, name: Word) -> int:
     """lremovexattr(2)."""
     key = _attribute_name(task, name)
+    known.changed()
     return _on_attributes(
         task, path, lambda text: host.lremovexattr(text, key), lambda held: host.fremovexattr(held, key), follow=False
     )

@@ -11,12 +11,13 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import path_calls as host_calls
-from virtus.personalities.linux import pipes
+from virtus.personalities.linux import known, pipes
 from virtus.personalities.linux.blocking import Blocking, Wait, WaitQueue, after
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.names import name_of_host
 from virtus.personalities.linux.paths import at, proc_device, slowly
 from virtus.personalities.linux.proc.files import open_node
+from virtus.personalities.linux.proc.tree import Node
 from virtus.personalities.linux.regular import DeviceFile, DirectoryFile, PathOnly, RegularFile
 
 if TYPE_CHECKING:
@@ -49,12 +50,19 @@ def open_file(task: "Task", dirfd: int, path: bytes, flags: int, mode: int) -> i
     else:
         host_flags = flags & PASSED | ALWAYS
     follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
+    if path in (known.absent_beyond if follow else known.absent) and not flags & os.O_CREAT and known.holds(task):
+        return -errno.ENOENT
     mode &= 0o7777
 
     def act(start: int, name: bytes) -> int:
         return host_calls.openat(start, name, host_flags, mode)
 
-    host: Any = at(task, dirfd, path, act, follow=follow, inside=lambda node: open_node(task, node, flags))
+    def inside(node: Node) -> File | int:
+        return open_node(task, node, flags)
+
+    host: Any = at(task, dirfd, path, act, follow=follow, inside=inside, learn=True)
+    if flags & os.O_CREAT:
+        known.made()
     if isinstance(host, File):
         return task.open_descriptor(host, close_on_exec=bool(flags & os.O_CLOEXEC))
     if host < 0:

@@ -8,10 +8,10 @@ import struct
 from typing import Any, Final
 
 from virtus.host import path_calls as host
-from virtus.personalities.linux import opening
+from virtus.personalities.linux import known, opening
 from virtus.personalities.linux.blocking import Blocking
 from virtus.personalities.linux.names import name_of_host
-from virtus.personalities.linux.paths import AT_FDCWD, at, proc_device, slowly, walk
+from virtus.personalities.linux.paths import AT_FDCWD, at, crosses, proc_device, slowly, walk
 from virtus.personalities.linux.proc.files import open_node, permitted
 from virtus.personalities.linux.proc.tree import Directory, Link, MagicLink, Node
 from virtus.personalities.linux.regular import RegularFile
@@ -85,8 +85,10 @@ def openat2(task: Task, dirfd: Int, path: Word, how: Word, size: Word) -> int | 
 
 
 def _read_link(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> int:
-    if size <= 0:
+    if size <= 0 or (path in known.no_links and known.holds(task)):
         return -errno.EINVAL
+    if path in known.absent and known.holds(task):
+        return -errno.ENOENT
 
     def act(start: int, text: bytes) -> int:
         return host.readlinkat(start, text, _link.address, PATH_MAX)
@@ -102,8 +104,11 @@ def _read_link(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> i
         file = task.descriptors.get(dirfd)
         result = host.readlinkat(file.host, b"", _link.address, PATH_MAX)
     else:
-        result = at(task, dirfd, path, act, follow=False, inside=inside)
-    if result > 0:
+        result = at(task, dirfd, path, act, follow=False, inside=inside, learn=True)
+    if result == -errno.EINVAL:
+        if path[:1] == b"/" and not crosses(AT_FDCWD, path, follow=False):
+            known.is_no_link(task, path)
+    elif result > 0:
         result = min(result, size)
         task.write(buffer, _link.view[:result])
     return result
@@ -134,6 +139,7 @@ def _make_directory(task: Task, dirfd: int, path: int, mode: int) -> int:
         follow=False,
         inside=_exists,
     )
+    known.made()
     return result
 
 
@@ -164,6 +170,7 @@ def _make_node(task: Task, dirfd: int, path: int, mode: int) -> int:
         follow=False,
         inside=_exists,
     )
+    known.made()
     return result
 
 
@@ -187,6 +194,7 @@ def _unlink(task: Task, dirfd: int, path: int, flags: int) -> int:
         lambda start, text: host.unlinkat(start, text, flags),
         follow=False,
     )
+    known.removed()
     return result
 
 
@@ -222,6 +230,7 @@ def _between(task: Task, first: tuple[int, bytes], second: tuple[int, bytes], ac
         return result
 
     result: int = at(task, *first, outer, follow=follow)
+    known.changed()
     return result
 
 
@@ -264,6 +273,7 @@ def _hard_link(task: Task, old: tuple[int, bytes], new: tuple[int, bytes], flags
             return host.linkat(task.kernel.procfs, held, start, path, host.AT_SYMLINK_FOLLOW)
 
         result: int = at(task, *new, from_open, follow=False, inside=_exists)
+        known.made()
         return result
     follow = bool(flags & host.AT_SYMLINK_FOLLOW)
 
@@ -297,6 +307,7 @@ def _symbolic_link(task: Task, target: int, dirfd: int, path: int) -> int:
         follow=False,
         inside=_exists,
     )
+    known.made()
     return result
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import path_calls as host
+from virtus.personalities.linux import known
 from virtus.personalities.linux.names import name_of_host
 from virtus.personalities.linux.proc.root import ROOT
 from virtus.personalities.linux.proc.tree import Directory, Link, Location, MagicLink, Node
@@ -62,10 +63,12 @@ def at(
     *,
     follow: bool = True,
     inside: Callable[[Node], Any] = _refuse,
+    learn: bool = False,
 ) -> Any:
     """Do `act` on the host's file that a path means, or `inside` on the node of /proc; the result of either.
 
-    Raises OSError for what goes wrong on the way; `act` gives -errno for what the host says.
+    Raises OSError for what goes wrong on the way; `act` gives -errno for what the host says. `learn` when its ENOENT
+    can only mean that this path leads to nothing.
     """
     if not path:
         return -ENOENT
@@ -81,7 +84,11 @@ def at(
                 start = _NO_DIRECTORY
         if start != _NO_DIRECTORY:
             result = act(start, path)
-            if result != -ENOENT or not _crosses(start, path):
+            if result != -ENOENT:
+                return result
+            if not crosses(start, path):
+                if learn and path[0] == 47:
+                    known.is_absent(task, path, follow=follow)
                 return result
     return slowly(task, dirfd, path, act, follow=follow, inside=inside)
 
@@ -106,8 +113,9 @@ def slowly(
     return act(AT_FDCWD, found) if isinstance(found, bytes) else inside(found)
 
 
-def _crosses(start: int, path: bytes) -> bool:
-    """Whether the host came to another file system on its way before it found nothing: it may have been /proc."""
+def crosses(start: int, path: bytes, *, follow: bool = True) -> bool:
+    """Whether the host comes to another file system on its way. Where it found nothing that may have been /proc."""
+    _how.flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     found = host.openat2(start, path, _how_address, _how_size)
     if found >= 0:
         os.close(found)

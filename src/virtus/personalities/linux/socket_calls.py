@@ -7,7 +7,7 @@ from struct import Struct, pack, unpack, unpack_from
 from typing import Final
 
 from virtus.host import sockets as host_sockets
-from virtus.personalities.linux import messages, rights
+from virtus.personalities.linux import known, messages, rights
 from virtus.personalities.linux.blocking import FOREVER, Blocking, Wait, after
 from virtus.personalities.linux.messages import Receiving, Sending
 from virtus.personalities.linux.rights import SOL_SOCKET
@@ -131,6 +131,7 @@ def bind(task: Task, fd: Int, address: Word, length: Int) -> int:
     if file.family == AF_UNIX:
         raw, where = unix_address(task, raw)
         host_sockets.bind(file.host, raw)
+        known.made()
         file.key = key_of(where) if where is not None else bytes(host_sockets.own_name(file.host)[2:])
     else:
         host_sockets.bind(file.host, raw)
