@@ -2,7 +2,8 @@
 
 Compilers ask for the same hundred directories thousands of times (realpath(3) of every header), and for headers in all
 the places where they are not. Only guests' calls change the guest's root, and all of them pass through this kernel; so
-an answer holds until one of them could have changed it, and each says so with `made`, `removed` or `changed`. Only absolute paths that stay within the root's own layers are remembered: a volume may be changed from outside.
+an answer holds until one of them could have changed it, and each says so with `made`, `removed` or `changed`. Only
+absolute paths that stay within the root's own layers are remembered: a volume may be changed from outside.
 """
 
 from typing import TYPE_CHECKING, Final
