@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.linux.fake import BASE
@@ -82,8 +82,8 @@ def test_a_signal_ends_poll_whatever_sa_restart_says(guest: Guest) -> None:
     assert guest.call("poll", ask(guest, (reading, POLLIN)), 1, -1) is None
     delivery.post(guest.process, SIGUSR1)
     guest.event()
-    assert guest.task.regs[14] != 0 or True
     assert not guest.asleep()
+    assert guest.task.regs[16] == 0x400000  # RIP: in the handler, after which poll returns EINTR
 
 
 def test_ppoll_swaps_the_mask(guest: Guest) -> None:
@@ -94,7 +94,7 @@ def test_ppoll_swaps_the_mask(guest: Guest) -> None:
     guest.task.write(BUFFER, bytes(8))
     guest.call("ppoll", ask(guest, (reading, POLLIN)), 1, 0, BUFFER, 8)
     assert not guest.process.pending.bits  # it was taken
-    assert guest.task.regs[16] == 0x400000 or not guest.asleep()
+    assert guest.task.regs[16] == 0x400000
     assert guest.task.restore_mask is None
     guest.task.blocked = 1
     guest.task.write(TIME, struct.pack("<qq", 0, 0))
@@ -129,6 +129,7 @@ def test_select_waits(guest: Guest) -> None:
     assert guest.task.read(TIME, 16) == bytes(16)
 
 
+@settings(max_examples=20)
 @given(st.sets(st.integers(0, 200)), st.integers(0, 220))
 def test_select_looks_at_the_first_descriptors_only(fds: set[int], count: int) -> None:
     guest = Guest()

@@ -90,15 +90,20 @@ def _read_pieces(task: Task, file: File, buffer: int, count: int) -> int:
 
 
 def _read_waiting(task: Task, file: File, buffer: int, count: int) -> Blocking:
-    while True:
-        if not (yield file.wait_readable()):
-            return -errno.EAGAIN
-        try:
-            data = file.read(task, count)
-        except BlockingIOError:
-            continue
-        task.write(buffer, data)
-        return len(data)
+    file.hold()  # another thread may close the descriptor meanwhile
+    try:
+        while True:
+            happened = yield file.wait_readable()
+            try:
+                data = file.read(task, count)
+            except BlockingIOError:
+                if happened:
+                    continue
+                raise
+            task.write(buffer, data)
+            return len(data)
+    finally:
+        file.drop()
 
 
 @call("write")
@@ -124,21 +129,25 @@ def write(task: Task, fd: Int, buffer: Word, count: Word) -> int | Blocking:
 def write_waiting(task: Task, file: File, data: bytes, done: int = 0) -> Blocking:
     """Write the rest of `data`; a file that makes writers wait takes everything, unless a signal comes between."""
     view = memoryview(data)
-    while done < len(data):
-        try:
-            if not (yield file.wait_writable()):
-                return done or -errno.EAGAIN
-            done += file.write(task, bytes(view[done:]))
-        except BlockingIOError:
-            continue
-        except Interrupted:
-            if done:
-                return done
-            raise
-        except OSError:
-            if done:
-                return done
-            raise
+    file.hold()
+    try:
+        while done < len(data):
+            try:
+                if not (yield file.wait_writable()):
+                    return done or -errno.EAGAIN
+                done += file.write(task, bytes(view[done:]))
+            except BlockingIOError:
+                continue
+            except Interrupted:
+                if done:
+                    return done
+                raise
+            except OSError:
+                if done:
+                    return done
+                raise
+    finally:
+        file.drop()
     return done
 
 
@@ -288,13 +297,17 @@ def readv(task: Task, fd: Int, address: Word, count: Int) -> int | Blocking:
 
 
 def _readv_waiting(task: Task, file: File, pairs: list[tuple[int, int]], total: int) -> Blocking:
-    while True:
-        if not (yield file.wait_readable()):
-            return -errno.EAGAIN
-        try:
-            return scatter(task, pairs, file.read(task, total))
-        except BlockingIOError:
-            continue
+    file.hold()
+    try:
+        while True:
+            happened = yield file.wait_readable()
+            try:
+                return scatter(task, pairs, file.read(task, total))
+            except BlockingIOError:
+                if not happened:
+                    raise
+    finally:
+        file.drop()
 
 
 @call("writev")
