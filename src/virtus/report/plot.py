@@ -42,7 +42,7 @@ def plot(comparison: Any, path: Path, ours: frozenset[str]) -> None:
     axes.set_xlim(0, top * 1.28)
     axes.axvline(1, color=NATIVE, linewidth=0.8, linestyle=":")
     axes.set_xlabel("wall time, multiple of native (median of runs; line: min to max)")
-    axes.set_title(" ".join(comparison.guest)[:80], fontsize=10, loc="left")
+    axes.set_title(" ".join(comparison.guest)[:80], fontsize=10, loc="left", parse_math=False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
