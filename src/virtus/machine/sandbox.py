@@ -5,7 +5,6 @@
 Each dies with its parent, and with PID 1 the host ends everything in the box; mounts go with their namespace.
 """
 
-import importlib.abc
 import json
 import os
 import resource
@@ -307,7 +306,7 @@ def _show(tree: int, target: str, *, read_only: bool) -> None:
         mounts.make_read_only(target)
 
 
-class _NoImports(importlib.abc.MetaPathFinder):
+class _NoImports:
     """The files below are the guest's now: a module found there would be the guest's code in the kernel."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from virtus.errors import GuestNotRunnable
+from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
 
@@ -11,6 +11,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def guest_of(spec: GuestSpec) -> Guest:
     """Find and identify the guest as its own root has it; raises GuestNotFound or GuestNotRunnable."""
+    if not spec.root.is_dir() or not os.access(spec.root, os.R_OK | os.X_OK):
+        raise UsageError("looking for the guest", f"--root {spec.root} is not a readable directory")
     environment = os.environ if spec.env is None else spec.env
     cwd = spec.cwd or (os.getcwd() if str(spec.root) == "/" else "/")
     return identify(find(spec.argv[0], environment.get("PATH", DEFAULT_PATH), spec.root, cwd))

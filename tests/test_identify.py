@@ -1,0 +1,115 @@
+"""What a file is, told from its first bytes; whatever the bytes, an answer or a clear error."""
+
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtus.errors import GuestNotFound, GuestNotRunnable
+from virtus.guests.identify import Guest, Kind, classify, find, identify
+from virtus.techniques.choose import technique_for
+
+HERE = Path("/guest")
+
+
+def elf(machine: int, bits: int = 2, order: int = 1, kind: int = 2) -> bytes:
+    return (
+        b"\x7fELF" + bytes([bits, order, 1]) + bytes(9) + struct.pack("<>"[order - 1] + "HH", kind, machine) + bytes(60)
+    )
+
+
+def pe(machine: int) -> bytes:
+    head = bytearray(0x100)
+    head[:2] = b"MZ"
+    head[0x3C:0x40] = struct.pack("<I", 0x80)
+    head[0x80:0x86] = b"PE\0\0" + struct.pack("<H", machine)
+    return bytes(head)
+
+
+def kernel() -> bytes:
+    head = bytearray(0x300)
+    head[:2] = b"MZ"
+    head[0x202:0x206] = b"HdrS"
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (elf(62), Guest(HERE, Kind.ELF, "x86-64", 64)),
+        (elf(243), Guest(HERE, Kind.ELF, "RISC-V", 64)),
+        (elf(3, bits=1), Guest(HERE, Kind.ELF, "i386", 32)),
+        (elf(22, order=2), Guest(HERE, Kind.ELF, "S/390", 64)),
+        (elf(999), Guest(HERE, Kind.ELF, "processor 999", 64)),
+        (pe(0x8664), Guest(HERE, Kind.PE, "x86-64")),
+        (kernel(), Guest(HERE, Kind.KERNEL)),
+        (b"#! /bin/sh -e\necho\n", Guest(HERE, Kind.SCRIPT, interpreter="/bin/sh")),
+    ],
+)
+def test_kinds(head: bytes, expected: Guest) -> None:
+    assert classify(HERE, head, len(head)) == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"", "empty"),
+        (b"echo hello\n", "text file without #!"),
+        (b"\x7fELF\x02\x01", "truncated"),
+        (elf(62, bits=7), "damaged"),
+        (elf(62, kind=1), "no program"),
+        (b"#!\n", "names no interpreter"),
+        (b"\0\1\2\3", "no kind of program"),
+        (b"MZ" + bytes(100), "DOS program"),
+        (b"MZ", "truncated"),
+    ],
+)
+def test_what_cannot_run_is_said_with_status_126(head: bytes, words: str) -> None:
+    with pytest.raises(GuestNotRunnable, match=words) as caught:
+        classify(HERE, head, len(head))
+    assert caught.value.exit_status == 126
+
+
+@given(st.binary(max_size=1200), st.sampled_from([b"", b"MZ", b"#!", b"\x7fELF", b"\x7fELF\x02\x01"]))
+def test_any_bytes_are_identified_or_refused(tail: bytes, start: bytes) -> None:
+    data = start + tail
+    try:
+        found = classify(HERE, data, len(data))
+    except GuestNotRunnable as error:
+        assert "\n" not in str(error)
+    else:
+        assert found.kind in Kind
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(GuestNotRunnable, match="a directory"):
+        identify(tmp_path)
+    with pytest.raises(GuestNotFound) as caught:
+        identify(tmp_path / "missing")
+    assert caught.value.exit_status == 127
+    with pytest.raises(GuestNotRunnable, match="not a regular file"):
+        identify(Path("/dev/null"))
+
+
+def test_commands_are_found_in_the_guests_own_root(tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    program = tmp_path / "usr/bin/tool"
+    program.write_bytes(elf(62))
+    program.chmod(0o755)
+    (tmp_path / "bin").symlink_to("/usr/bin")  # absolute: within the guest's root
+    (tmp_path / "out").symlink_to("../../../../usr/bin")
+    assert find("tool", "/nowhere:/bin", tmp_path) == program
+    assert find("/bin/tool", "", tmp_path) == program
+    assert find("/out/tool", "", tmp_path) == program
+    with pytest.raises(GuestNotFound):
+        find("sh", "/bin:/usr/bin", tmp_path)
+
+
+def test_the_technique_that_fits() -> None:
+    assert technique_for(identify(Path(sys.executable).resolve())) == "seccomp"
+    for head, needed in ((elf(243), "emulation"), (pe(0x8664), "api-wrapper"), (kernel(), "hvm")):
+        with pytest.raises(GuestNotRunnable, match=needed):
+            technique_for(classify(HERE, head, len(head)))
