@@ -29,6 +29,9 @@ KEPT: Final = frozenset(
 )
 """What root needs to be root over its own layers; nothing that mounts, traces or configures."""
 
+OVER_FILES: Final = frozenset({0, 1, 2, 3, 4, 9, 27, 32})
+"""What makes its holder exempt from the permissions of files (CAP_FS_MASK, include/linux/capability.h)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -43,6 +46,20 @@ def drop(*, keep_root: bool) -> None:
     header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
     data = struct.pack("<6I", low, low, 0, high, high, 0)
     if _libc.capset(header, data):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def give_up(capabilities: frozenset[int]) -> None:
+    """Give up some capabilities for good and keep the others. Raises OSError."""
+    header = struct.pack("<Ii", CAPABILITY_VERSION_3, 0)
+    held = ctypes.create_string_buffer(24)
+    if _libc.capget(header, held):
+        raise OSError(ctypes.get_errno(), "capget")
+    sets = list(struct.unpack("<6I", held.raw))
+    for capability in capabilities:
+        for at in range(3):
+            sets[at + 3 * (capability >> 5)] &= ~(1 << (capability & 31))
+    if _libc.capset(header, struct.pack("<6I", *sets)):
         raise OSError(ctypes.get_errno(), "capset")
 
 

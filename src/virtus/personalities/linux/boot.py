@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
 from virtus.exits import Context
+from virtus.host import capabilities
 from virtus.personalities.linux import delivery, limits_calls, paths, program, stdio
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.kernel import Kernel
@@ -34,6 +35,9 @@ def make_kernel(meter: Any, inside: Any) -> Kernel:
     """A kernel for the sandbox this process is in (`inside`: machine.sandbox.Inside)."""
     with os.fdopen(os.open("self/uid_map", os.O_RDONLY | os.O_CLOEXEC, dir_fd=inside.procfs)) as stream:
         mapped = sum(int(line.split()[2]) for line in stream)
+    if mapped == 1 and inside.uid != 0:
+        # files are opened by the kernel process on the guest's behalf: it must be refused what the guest's user is
+        capabilities.give_up(capabilities.OVER_FILES)
     return Kernel(meter, inside.spec, inside.procfs, Impersonation(many_users=mapped > 1))
 
 
