@@ -82,7 +82,7 @@ def test_the_supervisor_is_out_of_sight(technique: str) -> None:
         + """
 pids = [int(name) for name in os.listdir('/proc') if name.isdigit()]
 print(pids)
-of_init = ['/proc/1/' + name for name in ('mem', 'environ', 'root/etc/shadow', 'fd/0')]
+of_init = ['/proc/1/' + name for name in ('mem', 'environ', 'fd/0')]
 for path in (*of_init, '/proc/kcore', '/proc/sysrq-trigger'):
     try:
         with open(path, 'rb') as stream:
