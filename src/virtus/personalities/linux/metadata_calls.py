@@ -294,13 +294,18 @@ def _real(task: Task, fd: int) -> File:
     return file
 
 
+def _owner_result(task: Task, result: int) -> int:
+    """The host says EINVAL of users that its namespace does not have; who may not give files away gets EPERM first."""
+    return -errno.EPERM if result == -errno.EINVAL and task.credentials.fsuid else result
+
+
 def _change_owner(task: Task, dirfd: int, path: bytes, uid: int, gid: int, flags: int = 0) -> int:
     if flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH):
         return -errno.EINVAL
     if not path and flags & AT_EMPTY_PATH:
         task.kernel.assume(task)
         known.changed()
-        return host.fchownat(task.descriptors.get(dirfd).host, b"", uid, gid, AT_EMPTY_PATH)
+        return _owner_result(task, host.fchownat(task.descriptors.get(dirfd).host, b"", uid, gid, AT_EMPTY_PATH))
     result: int = at(
         task,
         dirfd,
@@ -309,7 +314,7 @@ def _change_owner(task: Task, dirfd: int, path: bytes, uid: int, gid: int, flags
         follow=not flags & AT_SYMLINK_NOFOLLOW,
     )
     known.changed()
-    return result
+    return _owner_result(task, result)
 
 
 @call("chown")
