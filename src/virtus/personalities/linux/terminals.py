@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import termios
 from collections.abc import Callable
 from struct import Struct, pack, unpack
@@ -107,6 +108,11 @@ class Terminal:
         process = task.process
         if process.terminal is not self or not self.foreground or process.group == self.foreground:
             return
+        self.stop_reader(task, number)
+
+    def stop_reader(self, task: "Task", number: int = SIGTTIN) -> None:
+        """`check_foreground` for a task that is known to be in the background."""
+        process = task.process
         if task.blocked >> (number - 1) & 1 or process.actions.get(number).handler == SIG_IGN:
             if number == SIGTTIN:
                 raise OSError(errno.EIO, "")
@@ -136,6 +142,10 @@ class TerminalFile(File):
         except BlockingIOError:
             if not self.nonblocking and self._gave_up():
                 return b""
+            raise
+        except OSError as error:
+            if error.errno == errno.EIO and self.terminal is task.kernel.console:
+                self.terminal.stop_reader(task)  # the machine is in the background of its user's shell
             raise
         self._patience = FOREVER
         return data
@@ -425,6 +435,8 @@ def inherited_terminal(kernel: "Kernel", host: int, flags: int, process: "Proces
         file = TerminalFile(own, flags & ~os.O_NONBLOCK, terminal.name, terminal)
     if kernel.console is None:
         kernel.console = terminal
+        for number in (SIGTTIN, SIGTTOU):  # reads from the user's background then fail, which `read` understands
+            signal.signal(number, signal.SIG_IGN)
         if process is not None and process.terminal is None:
             terminal.control(process)
     return file
