@@ -21,6 +21,7 @@ class HostNodes:
 
     def __init__(self) -> None:
         self._trees = {name: mounts.copy_tree(f"/dev/{name}") for name in NODES if os.path.exists(f"/dev/{name}")}
+        self._console = _console_tree()
         self._processors = mounts.copy_tree(PROCESSORS) if os.path.isdir(PROCESSORS) else -1
 
     def populate(self) -> None:
@@ -28,9 +29,13 @@ class HostNodes:
         for directory in ("/dev", "/proc", "/sys"):
             os.makedirs(directory, exist_ok=True)
         mounts.mount("dev", "/dev", "tmpfs", mounts.MS_NOSUID | mounts.MS_NOEXEC, "mode=755,size=64k")
+        if self._console >= 0:
+            self._trees["console"] = self._console
         for name, tree in self._trees.items():
-            os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-            mounts.attach(tree, f"/dev/{name}")
+            path = f"/dev/{name}"
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+            mounts.attach(tree, path)
+            mounts.make_read_only(path)  # the node is the host's own: its mode and owner are not the guest's to change
         for name, target in LINKS.items():
             os.symlink(target, f"/dev/{name}")
         os.mkdir("/dev/shm")
@@ -47,6 +52,23 @@ class HostNodes:
             os.makedirs(PROCESSORS)
             mounts.attach(self._processors, PROCESSORS)
             mounts.make_read_only(PROCESSORS)
+
+
+def _console_tree() -> int:
+    """The terminal among the standard streams, which a guest finds as /dev/console; -1 for none."""
+    for fd in range(3):
+        try:
+            return mounts.copy_tree(os.ttyname(fd))
+        except OSError:
+            continue  # closed, no terminal, or one of another devpts instance
+    return -1
+
+
+def hide_console() -> None:
+    """Take /dev/console away: from guests whose calls on it the host answers itself."""
+    if os.path.exists("/dev/console"):
+        mounts.unmount("/dev/console")
+        os.unlink("/dev/console")
 
 
 def mask_proc() -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal, Never
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
 from virtus.host import mounts, namespaces
-from virtus.machine.devices_tree import HostNodes, mask_proc
+from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc
 from virtus.machine.layers import Layers
 from virtus.machine.spec import GuestSpec
 
@@ -285,6 +285,7 @@ def _mount_proc(proc: str) -> int:
     procfs = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if proc == "real":
         mask_proc()
+        hide_console()
     else:
         mounts.mount("proc", "/proc", "tmpfs", mounts.MS_RDONLY, "mode=555,size=4k")
     return procfs

@@ -58,6 +58,7 @@ PLAIN: Final = frozenset({TCSBRK, TCXONC, TCFLSH, TCSBRKP})
 MASTER_SETS: Final = {TIOCSPTLCK: 4, TIOCPKT: 4}
 DANGEROUS: Final = frozenset({TIOCSTI, TIOCLINUX, TIOCCONS})
 """What would let a guest type into the terminal of its user."""
+CONSOLE: Final = "/dev/console"
 DECISECOND: Final = 100_000_000
 
 
@@ -423,8 +424,7 @@ def inherited_terminal(kernel: "Kernel", host: int, flags: int, process: "Proces
         def reopen(how: int) -> int:
             return os.open(f"self/fd/{kept}", how, dir_fd=kernel.procfs)
 
-        name = os.readlink(f"self/fd/{host}", dir_fd=kernel.procfs)
-        terminal = known[node] = Terminal(kernel, name, reopen)
+        terminal = known[node] = Terminal(kernel, _console_name(kernel, host, node), reopen)
     try:
         own = terminal.reopen(flags & os.O_ACCMODE | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -440,6 +440,16 @@ def inherited_terminal(kernel: "Kernel", host: int, flags: int, process: "Proces
         if process is not None and process.terminal is None:
             terminal.control(process)
     return file
+
+
+def _console_name(kernel: "Kernel", host: int, node: tuple[int, int]) -> str:
+    """What ttyname(3) is to find: /dev/console where the machine has the terminal there, else the host's name."""
+    try:
+        if _node(os.stat(CONSOLE)) == node:
+            return CONSOLE
+    except OSError:
+        pass  # there is none
+    return os.readlink(f"self/fd/{host}", dir_fd=kernel.procfs)
 
 
 class _SharedTerminalFile(TerminalFile):
