@@ -69,7 +69,8 @@ print(signal.sigpending(), signal.sigwaitinfo({signal.SIGUSR2}).si_signo, signal
 threads = [threading.Thread(target=lambda: [subprocess.run(["true"], check=True) for _ in range(3)]) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-print(os.wait4(subprocess.Popen(["sh", "-c", "exit 5"]).pid, 0)[1])
+child = subprocess.Popen(["sh", "-c", "exit 5"])  # held: a forgotten Popen waits for its process by itself
+print(os.wait4(child.pid, 0)[1])
 """
 
 

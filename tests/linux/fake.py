@@ -31,6 +31,7 @@ XSTATE_SIZE = 832
 UNLIMITED = (2**64 - 1, 2**64 - 1)
 LIMITS = dict.fromkeys(range(16), UNLIMITED) | {7: (1024, 4096)}
 ARGUMENTS = (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)
+PROCESS_CALLS = ("process_calls", "session_calls", "prctl_calls", "signal_calls", "interval_timers", "wait_calls")
 _idents = itertools.count(1 << 24)  # beyond PID_MAX_LIMIT: no thread of this host
 
 
@@ -117,7 +118,7 @@ class FakeMachine:
     """A kernel with its first process (pid 2), whose only thread is about to make calls."""
 
     def __init__(self, *modules: str, **spec: Any) -> None:
-        for module in ("process_calls", "prctl_calls", "signal_calls", "wait_calls", *modules):
+        for module in (*PROCESS_CALLS, *modules):
             importlib.import_module(f"virtus.personalities.linux.{module}")
         procfs = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         self.meter = Meter()

@@ -16,10 +16,10 @@ from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.task import Credentials, Place, Process, Task
 
 HANDLERS: Final = (
-    "events", "file_calls", "futex", "identity_calls", "limits_calls", "locks", "memory_calls", "metadata_calls",
-    "path_calls", "pipes", "poll_calls", "prctl_calls", "process_calls", "program", "refused_calls", "sched_calls",
-    "signal_calls",
-    "socket_calls", "stdio", "sysv", "time_calls", "wait_calls",
+    "events", "file_calls", "futex", "identity_calls", "interval_timers", "limits_calls", "locks", "memory_calls",
+    "metadata_calls", "path_calls", "pipes", "poll_calls", "prctl_calls", "process_calls", "program",
+    "refused_calls", "sched_calls", "session_calls", "signal_calls", "socket_calls", "stdio", "sysv", "time_calls",
+    "wait_calls",
 )  # fmt: skip
 FIRST_PID: Final = 2
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
