@@ -1,0 +1,1 @@
+"""What virtus has to reach, measured: one command each, JSON and a picture in benchmarks/results."""

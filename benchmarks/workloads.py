@@ -1,0 +1,74 @@
+"""The guests of the benchmarks: real C sources to compile, and loops around one system call.
+
+`python -m benchmarks.workloads` prepares all and prints their paths.
+"""
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+CACHE: Final = Path(__file__).parent / "results" / "workloads"
+LUPA: Final = "2.8"
+"""The release of lupa on PyPI whose source distribution brings Lua 5.4 along."""
+COMPILE: Final = """#!/bin/sh
+# Compiles every file of Lua 5.4 into $VIRTUS_SCRATCH, one after the other; prints a digest of the objects.
+cd {sources} || exit 1
+for file in *.c; do
+    case $file in ltests.c | onelua.c) continue ;; esac
+    gcc -O1 -c "$file" -o "${{VIRTUS_SCRATCH:-/tmp}}/${{file%.c}}.o" || exit 1
+done
+cat "${{VIRTUS_SCRATCH:-/tmp}}"/*.o | md5sum
+"""
+LOOP: Final = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+/* usage: loop CALLS NUMBER: microseconds for each system call NUMBER */
+int main(int count, char **words) {
+    long calls = atol(words[1]), number = atol(words[2]);
+    struct timespec from, to;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    for (long i = 0; i < calls; i++) syscall(number);
+    clock_gettime(CLOCK_MONOTONIC, &to);
+    printf("%.4f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / calls / 1e3);
+    return 0;
+}
+"""
+
+
+def compile_lua() -> Path:
+    """A script that compiles Lua; its sources come from the source distribution of lupa."""
+    script = CACHE / "compile-lua"
+    if not script.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lupa"]
+            subprocess.run([*pip, "--dest", directory, f"lupa=={LUPA}"], check=True)
+            archive = next(Path(directory).glob("*.tar.gz"))
+            with tarfile.open(archive) as tar:
+                tar.extractall(CACHE, filter="data")
+        sources = next(path.parent for path in CACHE.rglob("lapi.c") if path.parent.name == "lua54")
+        script.write_text(COMPILE.format(sources=sources))
+        script.chmod(0o755)
+    return script
+
+
+def call_loop() -> Path:
+    """A static program that repeats one system call and prints what each took, in microseconds."""
+    program = CACHE / "loop"
+    if not program.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        source = CACHE / "loop.c"
+        source.write_text(LOOP)
+        subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(source)], check=True)
+    return program
+
+
+if __name__ == "__main__":
+    print(compile_lua())
+    print(call_loop())
