@@ -65,10 +65,9 @@ def _console_tree() -> int:
 
 
 def hide_console() -> None:
-    """Take /dev/console away: from guests whose calls on it the host answers itself."""
+    """Cover /dev/console, for guests whose calls on it the host would answer itself."""
     if os.path.exists("/dev/console"):
-        mounts.unmount("/dev/console")
-        os.unlink("/dev/console")
+        mounts.attach(mounts.copy_tree("/dev/null"), "/dev/console")
 
 
 def mask_proc() -> None:
