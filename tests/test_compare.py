@@ -1,0 +1,149 @@
+"""`virtus compare`: who takes part, what is measured, what is flagged; its table, JSON and picture."""
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.guest_runs import need, virtus
+from virtus.comparison.candidates import SCRATCH, Place, candidates
+from virtus.comparison.compare import Comparison, Result, compare
+from virtus.comparison.measure import measure
+from virtus.errors import UsageError
+from virtus.machine.spec import GuestSpec, Volume
+from virtus.report import comparison as shown
+from virtus.report import plot
+from virtus.techniques.peers import registry as peers
+
+
+def result(name: str, ratio: float, *, same: bool = True) -> Result:
+    return Result(
+        name=name,
+        wall_s=ratio,
+        wall_all_s=[ratio],
+        cpu_s=ratio,
+        ratio=ratio,
+        ratio_min=ratio * 0.9,
+        ratio_max=ratio * 1.2,
+        cpu_ratio=ratio,
+        exits_per_s=None if name == "native" else 1234.5,
+        switches=400,
+        switches_per_call=2.0,
+        processes=3,
+        status=0 if same else 9,
+        same_output=same,
+        notes={"mount refused": 2},
+    )
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    rows = [result("native", 1.0), result("seccomp", 1.01), result("proot", 1.3, same=False)]
+    return Comparison(["cc", "x.c"], 3, rows, [("runsc", "not installed")], 200)
+
+
+def test_the_table_says_everything(comparison: Comparison) -> None:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(shown.table(comparison))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # the StringIO above
+    for word in ("seccomp", "1.01", "0.91-1.21", "1,234", "2.00", "DIFFERS (status 9)"):
+        assert word in text, word
+    remarks = "\n".join(shown.remarks(comparison))
+    assert "runsc: not installed" in remarks
+    assert "200 system calls" in remarks
+    assert "mount refused (2 times)" in remarks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_the_picture(comparison: Comparison, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"plot{suffix}"
+    plot.check(path)
+    plot.plot(comparison, path, frozenset({"seccomp"}))
+    assert path.read_bytes().startswith(b"<?xml" if suffix == ".svg" else b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["plot.txt", "missing/plot.svg"])
+def test_a_picture_that_cannot_be_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="--plot"):
+        plot.check(tmp_path / name)
+
+
+def test_measuring_counts_children_and_keeps_output(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; os.fork() or os._exit(0); os.wait(); print('out'); print('err', file=sys.stderr); sys.exit(5)"
+    )
+    run = measure([sys.executable, "-c", script], os.environ, tmp_path)
+    assert (run.stdout, run.stderr, run.status) == (b"out\n", b"err\n", 5)
+    assert run.wall_s > 0
+    assert run.cpu_s > 0
+    assert run.switches > 0
+    assert run.processes >= 1
+
+
+def test_a_signal_is_a_shells_status(tmp_path: Path) -> None:
+    assert measure(["sh", "-c", "kill -9 $$"], os.environ, tmp_path).status == 137
+
+
+def test_candidates_carry_the_box(tmp_path: Path) -> None:
+    need("seccomp")
+    place = Place(tmp_path)
+    place.clean()
+    spec = GuestSpec(argv=["tool", "-x"], volumes=[Volume(Path("/a"), "/b", read_only=True)], hostname="h")
+    runnable, _ = candidates(spec, place, ["seccomp"])
+    native, seccomp = runnable
+    assert native.command() == ["tool", "-x"]
+    words = seccomp.command()
+    assert words[-3:] == ["--", "tool", "-x"]
+    assert "/a:/b:ro" in words
+    assert f"{SCRATCH}={place.scratch}" in words
+
+
+def test_unknown_candidates_are_a_usage_error(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with pytest.raises(UsageError, match="known here: native"):
+        candidates(GuestSpec(argv=["true"]), place, ["vmware"])
+
+
+def test_every_peer_has_a_command(tmp_path: Path) -> None:
+    spec = GuestSpec(argv=["a b", "c"], cwd="/", env={"K": "v'"}, extra={"scratch": str(tmp_path / "scratch")})
+    for peer in peers.PEERS:
+        words = peer.command(spec)
+        if peer.name == "linux.uml":
+            script = (tmp_path / "scratch.init").read_text()
+            assert "'a b' c" in script
+            assert "export K=" in script
+        else:
+            assert words[-2:] == ["a b", "c"]
+
+
+@pytest.mark.slow
+def test_a_comparison_runs_interleaved_and_counts_calls(tmp_path: Path) -> None:
+    need("seccomp")
+    need("uml-skas")
+    seen: list[str] = []
+    found = compare(
+        GuestSpec(argv=["sh", "-c", f"echo $(( 6 * 7 )); echo x > ${SCRATCH}/x; ls ${SCRATCH}"]),
+        wanted=["seccomp", "uml-skas"],
+        runs=2,
+        progress=lambda done, total, name: seen.append(name),
+    )
+    assert [row.name for row in found.results] == ["native", "seccomp", "uml-skas"]
+    assert all(row.same_output for row in found.results)
+    assert found.calls is not None
+    assert found.calls > 20
+    assert seen[:3] == ["native", "seccomp", "uml-skas"]
+    assert seen[3] != "native"  # the order rotates
+    assert json.loads(json.dumps(found.as_json()))["rounds"] == 2
+
+
+@pytest.mark.slow
+def test_different_output_is_flagged_and_fails() -> None:
+    need("seccomp")
+    done = virtus("compare", "--runs", "1", "--with", "seccomp", "--", "hostname")
+    assert b"DIFFERS" in done.stdout
+    assert done.returncode == 1
