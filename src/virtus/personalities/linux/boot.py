@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import resource
 import signal
 import stat
 from typing import Any, Final
@@ -48,6 +49,8 @@ def start_guest(kernel: Kernel, context: Context, inside: Any) -> Task:
     process.group = process.session = process.pid
     process.start_ns = kernel.started_ns
     process.limits = limits_calls.initial_limits()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the kernel holds the open files of all processes
     kernel.init.children[process.pid] = process
     kernel.processes[process.pid] = process
     task = Task(kernel, process.pid, process, context)

@@ -1,5 +1,6 @@
 """Descriptors that the machine was started with, as open files of the guest."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -41,7 +42,7 @@ def standard_file(kernel: "Kernel", host: int, process: "Process | None" = None)
     status = os.fstat(host)
     kind = stat.S_IFMT(status.st_mode)
     if flags & os.O_PATH:
-        return PathOnly(os.dup(host), flags)
+        return PathOnly(_same_place(kernel, host, flags), flags)
     if kind == stat.S_IFIFO:
         return PipeFile(_reopened(kernel, host, flags), flags, f"pipe:[{status.st_ino}]")
     if kind == stat.S_IFSOCK:
@@ -50,12 +51,22 @@ def standard_file(kernel: "Kernel", host: int, process: "Process | None" = None)
     if kind == stat.S_IFREG:
         return RegularFile(os.dup(host), flags)
     if kind == stat.S_IFDIR:
-        return DirectoryFile(os.dup(host), flags)
+        return DirectoryFile(_same_place(kernel, host, flags), flags)
     if kind == stat.S_IFCHR:
         if os.isatty(host):
             return terminals.inherited_terminal(kernel, host, flags, process)
         return DeviceFile(os.dup(host), flags)
     return HostEventFile(os.dup(host), flags, os.fsdecode(name_of_host(kernel, host)).removeprefix("anon_inode:"))
+
+
+def _same_place(kernel: "Kernel", host: int, flags: int) -> int:
+    """The guest's own directory of the same name: from one outside its root, paths would lead outside too."""
+    name = name_of_host(kernel, host)
+    how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags & os.O_PATH
+    try:
+        return os.open(name, how)
+    except OSError as error:
+        raise OSError(errno.EBADF, "") from error  # not there: as if it had been closed
 
 
 def outside_file(kernel: "Kernel", host: int) -> File:
