@@ -419,12 +419,7 @@ def inherited_terminal(kernel: "Kernel", host: int, flags: int, process: "Proces
     known = _terminals(kernel).by_node
     terminal = known.get(node)
     if terminal is None:
-        kept = os.dup(host)
-
-        def reopen(how: int) -> int:
-            return os.open(f"self/fd/{kept}", how, dir_fd=kernel.procfs)
-
-        terminal = known[node] = Terminal(kernel, _console_name(kernel, host, node), reopen)
+        terminal = known[node] = _inherited(kernel, host, node)
     try:
         own = terminal.reopen(flags & os.O_ACCMODE | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -442,14 +437,16 @@ def inherited_terminal(kernel: "Kernel", host: int, flags: int, process: "Proces
     return file
 
 
-def _console_name(kernel: "Kernel", host: int, node: tuple[int, int]) -> str:
-    """What ttyname(3) is to find: /dev/console where the machine has the terminal there, else the host's name."""
+def _inherited(kernel: "Kernel", host: int, node: tuple[int, int]) -> Terminal:
+    """The terminal behind an inherited descriptor: by its name in the machine's /dev, if it has one there."""
     try:
         if _node(os.stat(CONSOLE)) == node:
-            return CONSOLE
+            return Terminal(kernel, CONSOLE, lambda how: os.open(CONSOLE, how))
     except OSError:
-        pass  # there is none
-    return os.readlink(f"self/fd/{host}", dir_fd=kernel.procfs)
+        pass  # there is none: through the descriptor
+    kept = os.dup(host)
+    name = os.readlink(f"self/fd/{host}", dir_fd=kernel.procfs)
+    return Terminal(kernel, name, lambda how: os.open(f"self/fd/{kept}", how, dir_fd=kernel.procfs))
 
 
 class _SharedTerminalFile(TerminalFile):
