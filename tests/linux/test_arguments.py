@@ -61,7 +61,7 @@ def test_any_arguments(calls: list[tuple[str, tuple[int, ...]]], root: bool, mem
             machine.task.credentials = Credentials(0, 0, ())
         machine.store(memory)
         for name, arguments in calls:
-            if machine.task.context.running:  # type: ignore[attr-defined]  # the fake's own
+            if machine.task.context.running:
                 result = machine.call(name, *arguments)
                 assert result is None or -4095 <= result < 2**63
     finally:
