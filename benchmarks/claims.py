@@ -64,7 +64,7 @@ def processes() -> str:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(0.3)
-            counts.append(descendants(process.pid))
+            counts.append(len(descendants(process.pid)))
             process.terminate()
             process.wait()
             process.stdout.close()
@@ -82,20 +82,12 @@ def memory() -> str:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
-        foreign = {_foreign_pages(pid) for pid in _tree(process.pid) if _is_stub(pid)}
+        foreign = {_foreign_pages(pid) for pid in descendants(process.pid) if _is_stub(pid)}
         process.stdin.close()
         process.wait()
         process.stdout.close()
         rows.append(f"{technique} {max(foreign)}")
     return "pages in a guest address space that are not the guest's (the stub's code): " + ", ".join(rows)
-
-
-def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += _tree(int(child))
-    return found
 
 
 def _maps(pid: int) -> list[str]:

@@ -1,6 +1,8 @@
 """One run, measured from outside and alike for every candidate: the host's accounting of the whole process tree."""
 
+import ctypes
 import os
+import resource
 import subprocess
 import threading
 import time
@@ -10,6 +12,11 @@ from pathlib import Path
 from typing import Final
 
 SAMPLE_S: Final = 0.02
+REAP_S: Final = 0.5
+"""How long the rest of a peer's processes may take to end after it."""
+PR_SET_CHILD_SUBREAPER: Final = 36  # include/uapi/linux/prctl.h
+
+_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +32,60 @@ class Run:
     stderr: bytes
 
 
-def descendants(pid: int) -> int:
-    """How many processes there are now at and below `pid`."""
-    count, pending = 0, [pid]
+def descendants(pid: int) -> list[int]:
+    """The processes that there are now at and below `pid`."""
+    found, pending = [], [pid]
     while pending:
         parent = pending.pop()
-        count += 1
+        found.append(parent)
         try:
             for task in os.listdir(f"/proc/{parent}/task"):
                 text = Path(f"/proc/{parent}/task/{task}/children").read_text()
                 pending += [int(word) for word in text.split()]
         except OSError:
             continue  # it has just ended
-    return count
+    return found
 
 
 class _Sampler(threading.Thread):
-    """Looks every now and then how many processes there are."""
+    """Looks every now and then which processes there are."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self._pid = pid
         self.most = 1
+        self.seen: set[int] = set()
         self.done = threading.Event()
 
     def run(self) -> None:
         while not self.done.wait(SAMPLE_S):
-            self.most = max(self.most, descendants(self._pid))
+            found = descendants(self._pid)
+            self.seen.update(found)
+            self.most = max(self.most, len(found))
+
+
+def _adopt_orphans(*, yes: bool) -> None:
+    """Whether processes whose parent ends become this one's children (PR_SET_CHILD_SUBREAPER)."""
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
+
+
+def _reap(pids: set[int]) -> list[resource.struct_rusage]:
+    """What the processes used that nobody else waited for: some peers leave their guest's to init."""
+    usages = []
+    end = time.monotonic() + REAP_S
+    for pid in pids:
+        while True:
+            try:
+                reaped, _, usage = os.wait4(pid, os.WNOHANG)
+            except ChildProcessError:
+                break  # its own parent has waited for it
+            if reaped:
+                usages.append(usage)
+                break
+            if time.monotonic() > end:
+                break  # a daemon that stays
+            time.sleep(0.001)
+    return usages
 
 
 def measure(command: list[str], environment: Mapping[str, str], base: Path) -> Run:
@@ -60,6 +94,7 @@ def measure(command: list[str], environment: Mapping[str, str], base: Path) -> R
         started = time.perf_counter()
         process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         sampler = _Sampler(process.pid)
+        _adopt_orphans(yes=True)
         sampler.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
@@ -68,15 +103,17 @@ def measure(command: list[str], environment: Mapping[str, str], base: Path) -> R
             raise
         finally:
             sampler.done.set()
+            sampler.join()
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        sampler.join()
+        usages = [usage, *_reap(sampler.seen - {process.pid})]
+        _adopt_orphans(yes=False)
         out.seek(0)
         err.seek(0)
         return Run(
             wall_s=wall,
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            switches=usage.ru_nvcsw + usage.ru_nivcsw,
+            cpu_s=sum(used.ru_utime + used.ru_stime for used in usages),
+            switches=sum(used.ru_nvcsw + used.ru_nivcsw for used in usages),
             processes=sampler.most,
             status=process.returncode if process.returncode >= 0 else 128 - process.returncode,
             stdout=out.read(),
