@@ -102,7 +102,7 @@ def stat(process: "Process", task: "Task | None", pid: int) -> bytes:
     terminal = process.terminal
     number = getattr(terminal, "device", 0) if terminal is not None else 0
     foreground = getattr(terminal, "foreground", -1) if terminal is not None else -1
-    start = max(0, process.start_ns) * TICKS // 10**9
+    start = (process.start_ns or kernel.started_ns) * TICKS // 10**9
     parent = process.parent.pid if process.parent is not None else 0
     values: dict[int, Any] = {
         0: pid, 2: state_of(process, task), 3: parent, 4: process.group, 5: process.session, 6: number, 7: foreground,
