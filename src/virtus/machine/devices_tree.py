@@ -1,6 +1,8 @@
 """The guest's /dev, /sys and the like: a few harmless nodes of the host in a small tmpfs."""
 
+import fcntl
 import os
+import stat
 from typing import Final
 
 from virtus.host import mounts
@@ -62,6 +64,30 @@ def _console_tree() -> int:
         except OSError:
             continue  # closed, no terminal, or one of another devpts instance
     return -1
+
+
+def replace_inherited_devices() -> None:
+    """Have standard streams that are devices of the host be the same devices of the guest's /dev.
+
+    Whoever holds a descriptor may change the mode of what it was opened by: of the host's /dev/null, for all its users.
+    """
+    for fd in range(3):
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            continue  # closed
+        if not stat.S_ISCHR(status.st_mode):
+            continue
+        for name in NODES[:-1]:  # not tty: a terminal's number is not that of /dev/tty
+            try:
+                if os.stat(f"/dev/{name}").st_rdev == status.st_rdev:
+                    flags = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK)
+                    own = os.open(f"/dev/{name}", flags | os.O_CLOEXEC)
+                    os.dup2(own, fd)
+                    os.close(own)
+                    break
+            except OSError:
+                continue  # the host has no such device
 
 
 def hide_console() -> None:

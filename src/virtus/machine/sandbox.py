@@ -21,7 +21,7 @@ from typing import Any, Literal, Never
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
 from virtus.host import mounts, namespaces
-from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc
+from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
 from virtus.machine.layers import Layers
 from virtus.machine.spec import GuestSpec
 
@@ -228,6 +228,7 @@ def _inner(
         if not root_stands:
             _build_root(spec)
         procfs = _mount_proc(proc)
+        replace_inherited_devices()
         _forbid_imports()
         inside = Inside(procfs, control, spec, *_who(spec, caller, procfs), _where(cwd))
         os.write(tell, b"r")

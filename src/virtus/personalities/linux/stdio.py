@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
     from virtus.personalities.linux.task import Process, Task
 
-DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 KEPT: Final = os.O_ACCMODE | STATUS_FLAGS | os.O_PATH
 
 
@@ -56,7 +55,7 @@ def standard_file(kernel: "Kernel", host: int, process: "Process | None" = None)
     if kind == stat.S_IFCHR:
         if os.isatty(host):
             return terminals.inherited_terminal(kernel, host, flags, process)
-        return DeviceFile(_own_device(host, flags, status), flags)
+        return DeviceFile(os.dup(host), flags)
     return HostEventFile(os.dup(host), flags, os.fsdecode(name_of_host(kernel, host)).removeprefix("anon_inode:"))
 
 
@@ -76,17 +75,6 @@ def outside_file(kernel: "Kernel", host: int) -> File:
         return standard_file(kernel, host)
     finally:
         os.close(host)
-
-
-def _own_device(host: int, flags: int, status: os.stat_result) -> int:
-    """The same device by the guest's own /dev, where nobody can change its mode for the host; else the caller's."""
-    for name in DEVICES:
-        try:
-            if os.stat(name).st_rdev == status.st_rdev:
-                return os.open(name, flags & (os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK) | os.O_CLOEXEC | os.O_NOCTTY)
-        except OSError:
-            continue
-    return os.dup(host)
 
 
 def _reopened(kernel: "Kernel", host: int, flags: int) -> int:
