@@ -9,13 +9,13 @@ import os
 import struct
 from typing import Final
 
-from virtus.personalities.linux import descriptor_calls, directory_calls, transfer_calls
+from virtus.personalities.linux import attribute_calls, descriptor_calls, directory_calls, transfer_calls
 from virtus.personalities.linux.blocking import Blocking, Interrupted
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.table import Int, Long, Word, call
 from virtus.personalities.linux.task import Task
 
-PARTS: Final = (descriptor_calls, directory_calls, transfer_calls)
+PARTS: Final = (attribute_calls, descriptor_calls, directory_calls, transfer_calls)
 """The rest of the calls on open files; each fills the table when it is imported."""
 PIECE: Final = 1 << 20
 MAX_RW_COUNT: Final = 0x7FFFF000  # include/linux/fs.h
