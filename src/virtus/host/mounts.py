@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,10 +90,12 @@ class Mount:
 
 def mounts() -> list[Mount]:
     """The mounts of this namespace, in the order they were made."""
-    rows = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-        for line in stream:
-            fields = line.split(" ")
-            point = fields[4].encode("latin-1", "surrogateescape").decode("unicode_escape")
-            rows.append(Mount(point, fields[fields.index("-") + 1]))
-    return rows
+    with open("/proc/self/mountinfo", "rb") as stream:
+        return [parse_mount(line) for line in stream]
+
+
+def parse_mount(line: bytes) -> Mount:
+    """One line of mountinfo; blanks and the like are octal escapes there."""
+    fields = line.split(b" ")
+    point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
+    return Mount(os.fsdecode(point), fields[fields.index(b"-") + 1].decode())

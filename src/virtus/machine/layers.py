@@ -21,6 +21,8 @@ REAL: Final = frozenset(
 """File systems that hold files of people's own, shown to the guest where the host has them mounted."""
 OWN: Final = ("/dev", "/proc", "/sys", "/run")
 """What a guest gets anew, or not at all."""
+EVERYBODYS: Final = ("/var/tmp",)
+"""Below the top level; /tmp has a layer of its own anyway."""
 SCRATCH_POINTS: Final = ("/mnt", "/media", "/srv", "/opt", "/var", "/tmp")
 UPPER_OPTIONS: Final = "mode=755,size=75%"
 
@@ -73,9 +75,16 @@ class Layers:
             if error.errno != errno.EINVAL or not self._mounted:
                 raise
             self._assemble(self.lower, self.root, "root")
+            self._shared(prefix)
             return
         for point in self._mounted:
             self._submount(point, self.root + point[len(prefix) :])
+
+    def _shared(self, prefix: str) -> None:
+        """Layers of their own for directories that everybody may write: the host cannot copy up others' directories."""
+        for number, directory in enumerate(EVERYBODYS):
+            if os.path.isdir(prefix + directory) and prefix + directory not in self._mounted:
+                self._overlay(prefix + directory, self.root + directory, f"shared-{number}")
 
     def _overlay(self, lower: str, target: str, name: str) -> None:
         upper, work = f"{self._changes}/{name}", f"{self._changes}/.{name}.work"
