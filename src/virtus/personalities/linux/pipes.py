@@ -38,10 +38,12 @@ class PipeFile(File):
     def write(self, task: Task, data: bytes) -> int:
         """See File. Nobody to read it: SIGPIPE, and EPIPE."""
         try:
-            return os.write(self.host, data)
+            done = os.write(self.host, data)
         except BrokenPipeError:
             delivery.post_thread(task, SIGPIPE)
             raise
+        task.kernel.scheduler.look()
+        return done
 
     def ioctl(self, task: Task, request: int, argument: int) -> "int | Blocking":
         """See File."""

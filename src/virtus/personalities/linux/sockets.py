@@ -70,11 +70,13 @@ class SocketFile(File):
         elif self.family == AF_UNIX and not control and rights.unix(task.kernel).wants_credentials:
             control = rights.compose([rights.own_credentials(task)])
         try:
-            return host_sockets.send(self.host, data, flags, address=address, control=control)
+            done = host_sockets.send(self.host, data, flags, address=address, control=control)
         except BrokenPipeError:
             if self.type == SOCK_STREAM and not flags & host_sockets.MSG_NOSIGNAL:
                 delivery.post_thread(task, SIGPIPE)
             raise
+        task.kernel.scheduler.look()
+        return done
 
     def ioctl(self, task: "Task", request: int, argument: int) -> "int | Blocking":
         """See File. Interfaces may be looked at, not changed."""
