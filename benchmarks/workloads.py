@@ -3,6 +3,7 @@
 `python -m benchmarks.workloads` prepares all and prints their paths.
 """
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -51,13 +52,15 @@ def compile_lua() -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as directory:
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lupa"]
-            subprocess.run([*pip, "--dest", directory, f"lupa=={LUPA}"], check=True)
+            # pip asks a source distribution for its metadata, and this one would build LuaJIT first
+            environment = {**os.environ, "LUPA_NO_LUAJIT": "true"}
+            subprocess.run([*pip, "--dest", directory, f"lupa=={LUPA}"], check=True, env=environment)
             archive = next(Path(directory).glob("*.tar.gz"))
             with tarfile.open(archive) as tar:
                 tar.extractall(CACHE, filter="data")
         sources = next(path.parent for path in CACHE.rglob("lapi.c") if path.parent.name == "lua54")
-        script.write_text(COMPILE.format(sources=sources))
-        script.chmod(0o755)
+    script.write_text(COMPILE.format(sources=sources))
+    script.chmod(0o755)
     return script
 
 
