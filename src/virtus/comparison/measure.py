@@ -89,10 +89,15 @@ def _reap(pids: set[int]) -> list[resource.struct_rusage]:
 
 
 def measure(command: list[str], environment: Mapping[str, str], base: Path) -> Run:
-    """Run a command to its end, without input; its output is collected. Raises OSError when it cannot start."""
-    with (base / "run.out").open("w+b") as out, (base / "run.err").open("w+b") as err:
+    """Run a command to its end, without input; its output is collected. Raises OSError when it cannot start.
+
+    The input is an empty file: runsc gives its standard streams to nobody, which /dev/null must not become.
+    """
+    nothing = base / "run.in"
+    nothing.write_bytes(b"")
+    with nothing.open("rb") as none, (base / "run.out").open("w+b") as out, (base / "run.err").open("w+b") as err:
         started = time.perf_counter()
-        process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        process = subprocess.Popen(command, env=dict(environment), stdin=none, stdout=out, stderr=err)
         sampler = _Sampler(process.pid)
         _adopt_orphans(yes=True)
         sampler.start()
