@@ -259,6 +259,7 @@ def new_task(task: Task, tid: int, process: Process, context: Context) -> Task:
     """A task that starts with what every kind of clone(2) copies; nothing shared is set up yet."""
     child = Task(task.kernel, tid, process, context)
     child.name = task.name
+    child.processors = task.processors
     child.credentials = task.credentials
     child.blocked = task.blocked if task.restore_mask is None else task.restore_mask
     return child

@@ -16,6 +16,8 @@ from virtus.personalities.linux.signals import Pending, SignalActions
 if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
 
+PROCESSORS = sum(1 << processor for processor in os.sched_getaffinity(0))
+"""The processors of the machine, as a mask: those that its supervisor was given."""
 PATH_MAX = 4096  # include/uapi/linux/limits.h
 PAGE = 4096
 CAPABILITY_LAST = 40  # CAP_CHECKPOINT_RESTORE, include/uapi/linux/capability.h
@@ -169,6 +171,7 @@ class Task:
         "pending",
         "place",
         "process",
+        "processors",
         "regs",
         "restore_mask",
         "robust_list",
@@ -195,6 +198,7 @@ class Task:
         self.alternate_stack = (0, 2, 0)  # address, flags (SS_DISABLE), size
         self.clear_child_tid = 0
         self.robust_list = 0
+        self.processors = PROCESSORS  # as sched_setaffinity(2) left it
         self.death_signal = 0
         self.steps: Blocking | None = None  # the system call it is inside of, when that waits
         self.wait: Wait | None = None  # what it sleeps for

@@ -177,7 +177,9 @@ def status(process: "Process", task: "Task | None", pid: int) -> bytes:
         f"CapAmb:\t{0:016x}\nNoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0",
     ]
     if task is not None:
-        lines += _host_lines(kernel, task, ("Cpus_allowed", "Cpus_allowed_list", "Mems_allowed", "Mems_allowed_list",
+        allowed = [number for number in range(task.processors.bit_length()) if task.processors >> number & 1]
+        lines.append(f"Cpus_allowed:\t{task.processors:x}\nCpus_allowed_list:\t{','.join(map(str, allowed))}")
+        lines += _host_lines(kernel, task, ("Mems_allowed", "Mems_allowed_list",
                                             "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"))  # fmt: skip
     return ("\n".join(lines) + "\n").encode()
 
