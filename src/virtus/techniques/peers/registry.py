@@ -56,6 +56,7 @@ def _proot(spec: GuestSpec) -> list[str]:
 def _bubblewrap(spec: GuestSpec) -> list[str]:
     scratch = _scratch(spec)
     view = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", scratch, scratch]
+    view += ["--setenv", "TMPDIR", scratch]  # /tmp is read-only there like everything else
     return ["bwrap", *view, "--unshare-all", "--die-with-parent", "--chdir", _cwd(spec), "--", *spec.argv]
 
 
