@@ -217,6 +217,8 @@ class PtraceVcpu:
 
     def kill(self, context: StubContext) -> None:
         """End a context; what is left of it is reaped by `run`."""
+        if self.contexts.get(context.ident) is not context:
+            return  # it has ended, and its number may be another's by now
         if self._next is context:
             self._next = None
         try:

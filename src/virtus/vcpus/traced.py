@@ -157,6 +157,8 @@ class TracedVcpu:
 
     def kill(self, context: TracedContext) -> None:
         """End a context; the tracing process reaps it."""
+        if self.contexts.get(context.ident) is not context:
+            return  # it has ended, and its number may be another's by now
         if self._next is context:
             self._next = None
         try:
