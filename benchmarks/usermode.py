@@ -48,9 +48,7 @@ def per_call(runs: int, number: int, names: list[str] | None = None) -> dict[str
 
 def _once(candidate: Candidate) -> float | None:
     environment = {**os.environ}
-    done = subprocess.run(
-        candidate.command(), capture_output=True, stdin=subprocess.DEVNULL, env=environment, check=False
-    )
+    done = subprocess.run(candidate.command(), capture_output=True, input=b"", env=environment, check=False)
     stdout, _ = candidate.outcome(done.stdout, done.returncode)
     try:
         return float(stdout.split()[-1])

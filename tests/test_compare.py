@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ from rich.console import Console
 
 from tests.guest_runs import need, virtus
 from virtus.comparison.candidates import SCRATCH, Place, candidates
-from virtus.comparison.compare import Comparison, Result, compare
-from virtus.comparison.measure import measure
+from virtus.comparison.compare import Comparison, Result, compare, difference
+from virtus.comparison.guardian import lives
+from virtus.comparison.measure import Run, descendants, measure
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec, Volume
 from virtus.report import comparison as shown
@@ -146,4 +150,46 @@ def test_different_output_is_flagged_and_fails() -> None:
     need("seccomp")
     done = virtus("compare", "--runs", "1", "--with", "seccomp", "--", "hostname")
     assert b"DIFFERS" in done.stdout
+    assert b"seccomp: line 1 of the output is 'virtus'" in done.stdout
     assert done.returncode == 1
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", ["native", "seccomp"])
+def test_a_killed_comparison_leaves_nothing(tmp_path: Path, technique: str) -> None:
+    need("seccomp")
+    note = tmp_path / "note"
+    script = f"echo ${SCRATCH} >{note}.new && mv {note}.new {note}; exec sleep 7{os.getpid()}"
+    box = ["--volume", f"{tmp_path}:{tmp_path}", "--with", technique]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "virtus", "compare", *box, "--", "sh", "-c", script],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(note.exists)
+    scratch = Path(note.read_text().strip())
+    below = descendants(process.pid)
+    assert scratch.is_dir()
+    assert len(below) > 2
+    process.kill()
+    process.wait()
+    wait_until(lambda: not scratch.parent.exists())
+    wait_until(lambda: not any(map(lives, below)))
+
+
+def test_differences_are_told_in_a_line() -> None:
+    def run(stdout: bytes, status: int = 0) -> Run:
+        return Run(1.0, 1.0, 1, 1, status, stdout, b"one\ntwo\n")
+
+    assert difference(run(b"a\nb\n"), run(b"a\nb\n")) == ""
+    assert difference(run(b"a\nb\n"), run(b"a\nc\n")) == "line 2 of the output is 'b', native's is 'c'"
+    assert difference(run(b"a\n"), run(b"a\nc\n")) == "line 2 of the output is missing, native's is 'c'"
+    assert difference(run(b"a", 1), run(b"a")) == "exit status 1, native's is 0: two"
+    assert difference(run(b"a"), run(b"a\n")) == "the output differs in how its lines end"

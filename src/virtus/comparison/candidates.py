@@ -92,7 +92,7 @@ def candidates(
 
 def _technique(name: str, spec: GuestSpec, place: Place) -> Candidate:
     meter = place.base / f"{name}.json"
-    command = [sys.executable, "-m", "virtus", "run", "--with", name, "--meter-json", str(meter)]
+    command = [sys.executable, "-P", "-m", "virtus", "run", "--with", name, "--meter-json", str(meter)]
     command += ["--root", str(spec.root), "--net", spec.net, "--hostname", spec.hostname]
     command += ["--volume", f"{place.scratch}:{place.scratch}", "--env", f"{SCRATCH}={place.scratch}"]
     for volume in spec.volumes:

@@ -4,16 +4,20 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from virtus.comparison.candidates import SCRATCH, Candidate, Place, candidates
+from virtus.comparison.guardian import Guardian
 from virtus.comparison.measure import Run, measure
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec
 
 VERSION = 1
+LINE = 80
+"""Characters of a line of output that a message shows."""
 COUNTING = ("uml-skas", "uml-tt")
 """Techniques that see every system call of the guest."""
 Progress = Callable[[int, int, str], None]
@@ -37,6 +41,7 @@ class Result:
     processes: int
     status: int
     same_output: bool
+    difference: str = ""  # from native's output or status, in one line
     notes: dict[str, int] = field(default_factory=dict)
 
 
@@ -67,7 +72,7 @@ def compare(
 
     Raises UsageError for unknown names and for a guest that does not run natively.
     """
-    with tempfile.TemporaryDirectory(prefix="virtus-compare-") as name:
+    with tempfile.TemporaryDirectory(prefix="virtus-compare-") as name, Guardian(Path(name)) as guardian:
         place = Place(Path(name))
         place.base.chmod(0o755)
         place.clean()
@@ -81,7 +86,7 @@ def compare(
             for candidate in runnable[turn:] + runnable[:turn]:
                 if progress is not None:
                     progress(done, total, candidate.name)
-                results[candidate.name] = _one(candidate, environment, place)
+                results[candidate.name] = _one(candidate, environment, place, guardian)
                 done += 1
             if number >= warm_up:
                 rounds.append(results)
@@ -93,15 +98,16 @@ def compare(
     return Comparison(list(spec.argv), runs, results_in_order, missing, calls)
 
 
-def _one(candidate: Candidate, environment: dict[str, str], place: Place) -> tuple[Run, dict[str, Any]]:
+def _one(
+    candidate: Candidate, environment: dict[str, str], place: Place, guardian: Guardian
+) -> tuple[Run, dict[str, Any]]:
     place.clean()
     try:
-        run = measure(candidate.command(), environment, place.base)
+        run = measure(candidate.command(), environment, place.base, guardian.watch)
     except OSError as error:
         raise UsageError(f"running the guest as {candidate.name}", str(error)) from error
     stdout, status = candidate.outcome(run.stdout, run.status)
-    run = Run(run.wall_s, run.cpu_s, run.switches, run.processes, status, stdout, run.stderr)
-    return run, candidate.counted()
+    return replace(run, status=status, stdout=stdout), candidate.counted()
 
 
 def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], calls: int | None) -> Result:
@@ -111,6 +117,7 @@ def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], cal
     cpu_ratios = [run.cpu_s / max(native.cpu_s, 1e-6) for run, native in zip(runs, natives, strict=True)]
     rates = [counted["exit_count"] / run.wall_s for run, counted in (results[name] for results in rounds) if counted]
     switches = statistics.median(run.switches for run in runs)
+    differences = [difference(run, native) for run, native in zip(runs, natives, strict=True)]
     notes: dict[str, int] = rounds[-1][name][1].get("notes", {})
     return Result(
         name=name,
@@ -126,9 +133,25 @@ def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], cal
         switches_per_call=switches / calls if calls else None,
         processes=max(run.processes for run in runs),
         status=runs[-1].status,
-        same_output=all(
-            (run.stdout, run.status) == (native.stdout, native.status)
-            for run, native in zip(runs, natives, strict=True)
-        ),
+        same_output=not any(differences),
+        difference=next(filter(None, differences), ""),
         notes=notes,
     )
+
+
+def difference(run: Run, native: Run) -> str:
+    """How a run came out otherwise than native's of the same round; "" when it did not."""
+    if run.status != native.status:
+        words = run.stderr.decode(errors="replace").strip().splitlines()
+        return f"exit status {run.status}, native's is {native.status}" + (f": {words[-1][:LINE]}" if words else "")
+    if run.stdout == native.stdout:
+        return ""
+    mine, theirs = run.stdout.splitlines(), native.stdout.splitlines()
+    for number, (line, other) in enumerate(zip_longest(mine, theirs), 1):
+        if line != other:
+            return f"line {number} of the output is {_shown(line)}, native's is {_shown(other)}"
+    return "the output differs in how its lines end"
+
+
+def _shown(line: bytes | None) -> str:
+    return "missing" if line is None else repr(line.decode(errors="replace")[:LINE])

@@ -34,6 +34,7 @@ def remarks(comparison: Any) -> list[str]:
     lines = [f"not run: {name}: {reason}" for name, reason in comparison.missing]
     if comparison.calls:
         lines.append(f"The guest makes {comparison.calls:,} system calls; switches are the host's context switches.")
+    lines += [f"{result.name}: {result.difference}" for result in comparison.results if result.difference]
     for result in comparison.results:
         lines += [f"{result.name}: {line}" + (f" ({n} times)" if n > 1 else "") for line, n in result.notes.items()]
     return lines

@@ -83,7 +83,8 @@ def _user_mode_linux(spec: GuestSpec) -> list[str]:
     script.chmod(0o755)
     root = ["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw"]
     consoles = ["con=null", "con0=null,fd:2", "con1=null", "ssl=null"]
-    return ["linux.uml", f"mem={UML_MEMORY}", *root, *consoles, "quiet", f"init={script}"]
+    place = f"uml_dir={Path(scratch).parent}/"  # its pid file, else in the user's home
+    return ["linux.uml", f"mem={UML_MEMORY}", place, *root, *consoles, "quiet", f"init={script}"]
 
 
 PEERS: Final = (
