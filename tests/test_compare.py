@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -113,8 +114,17 @@ def test_unknown_candidates_are_a_usage_error(tmp_path: Path) -> None:
         candidates(GuestSpec(argv=["true"]), place, ["vmware"])
 
 
+@pytest.mark.parametrize("box", [{"root": Path("/usr")}, {"user": 1}, {"keep": Path("/tmp/x")}])
+def test_a_box_that_native_does_not_have_is_refused(tmp_path: Path, box: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="without --root"):
+        candidates(GuestSpec(argv=["true"], **box), Place(tmp_path), None)
+
+
 def test_every_peer_has_a_command(tmp_path: Path) -> None:
-    spec = GuestSpec(argv=["a b", "c"], cwd="/", env={"K": "v'"}, extra={"scratch": str(tmp_path / "scratch")})
+    volumes = [Volume(Path("/a"), "/b", read_only=True)]
+    spec = GuestSpec(
+        argv=["a b", "c"], volumes=volumes, cwd="/", env={"K": "v'"}, extra={"scratch": str(tmp_path / "scratch")}
+    )
     for peer in peers.PEERS:
         words = peer.command(spec)
         if peer.name == "linux.uml":
@@ -123,6 +133,10 @@ def test_every_peer_has_a_command(tmp_path: Path) -> None:
             assert "export K=" in script
         else:
             assert words[-2:] == ["a b", "c"]
+        if peer.name == "bubblewrap":
+            assert "--ro-bind /a /b" in " ".join(words)
+        if peer.name == "proot":
+            assert "/a:/b" in words
 
 
 @pytest.mark.slow

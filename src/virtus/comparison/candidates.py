@@ -16,6 +16,7 @@ from virtus.techniques.peers import registry as peers
 
 SCRATCH = "VIRTUS_SCRATCH"
 """Names a directory that every run finds empty and may write to; it is deleted afterwards."""
+WITHOUT_VOLUMES = ("runsc", "linux.uml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,20 @@ class Place:
 def candidates(
     spec: GuestSpec, place: Place, wanted: Sequence[str] | None
 ) -> tuple[list[Candidate], list[tuple[str, str]]]:
-    """Those that can run here, native first, and the others with the reason. Raises UsageError for unknown names."""
+    """Those that can run here, native first, and the others with the reason.
+
+    Raises UsageError for unknown names, and for a box in which native cannot run.
+    """
     known = [*peers.names(), *registry.names()]
     for name in wanted or ():
         if name not in known:
             raise UsageError("choosing what to compare", f"{name} is unknown", f"known here: {', '.join(known)}")
+    if spec.root.resolve() != Path("/") or spec.user is not None or spec.keep is not None:
+        raise UsageError(
+            "preparing the comparison",
+            "native has the host's root, and the user who called it",
+            "compare without --root, --user and --keep",
+        )
     chosen = [name for name in known if wanted is None or name in wanted or name == "native"]
     environment = {**(os.environ if spec.env is None else spec.env), SCRATCH: str(place.scratch)}
     spec = replace(spec, env=environment, extra={"scratch": str(place.scratch)})
@@ -82,6 +92,8 @@ def candidates(
         state = peer.probe() if peer else registry.get(name).probe()
         if not state.works:
             missing.append((name, "; ".join(filter(None, (state.reason, state.remedy)))))
+        elif spec.volumes and name in WITHOUT_VOLUMES:
+            missing.append((name, "it has no equal of --volume"))
         elif peer is not None:
             files = str(place.scratch) if name == "linux.uml" else ""
             runnable.append(Candidate(name, lambda peer=peer: peer.command(spec), files=files))  # type: ignore[misc]  # the default binds the loop's peer
@@ -93,11 +105,9 @@ def candidates(
 def _technique(name: str, spec: GuestSpec, place: Place) -> Candidate:
     meter = place.base / f"{name}.json"
     command = [sys.executable, "-P", "-m", "virtus", "run", "--with", name, "--meter-json", str(meter)]
-    command += ["--root", str(spec.root), "--net", spec.net, "--hostname", spec.hostname]
+    command += ["--net", spec.net, "--hostname", spec.hostname]
     command += ["--volume", f"{place.scratch}:{place.scratch}", "--env", f"{SCRATCH}={place.scratch}"]
     for volume in spec.volumes:
         command += ["--volume", f"{volume.source}:{volume.target}" + (":ro" if volume.read_only else "")]
-    if spec.user is not None:
-        command += ["--user", str(spec.user)]
     command += ["--", *spec.argv]
     return Candidate(name, lambda: command, meter)

@@ -50,18 +50,22 @@ def _native(spec: GuestSpec) -> list[str]:
 
 
 def _proot(spec: GuestSpec) -> list[str]:
-    return ["proot", "-w", _cwd(spec), *spec.argv]
+    binds = [word for volume in spec.volumes for word in ("-b", f"{volume.source}:{volume.target}")]
+    return ["proot", *binds, "-w", _cwd(spec), *spec.argv]
 
 
 def _bubblewrap(spec: GuestSpec) -> list[str]:
     scratch = _scratch(spec)
     view = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", scratch, scratch]
     view += ["--setenv", "TMPDIR", scratch]  # /tmp is read-only there like everything else
-    return ["bwrap", *view, "--unshare-all", "--die-with-parent", "--chdir", _cwd(spec), "--", *spec.argv]
+    for volume in spec.volumes:
+        view += ["--ro-bind" if volume.read_only else "--bind", str(volume.source), volume.target]
+    net = ["--share-net"] if spec.net == "host" else []
+    return ["bwrap", *view, "--unshare-all", *net, "--die-with-parent", "--chdir", _cwd(spec), "--", *spec.argv]
 
 
 def _runsc(spec: GuestSpec) -> list[str]:
-    options = ["-ignore-cgroups", "-network=none", "-platform=ptrace"]
+    options = ["-ignore-cgroups", f"-network={spec.net}", "-platform=ptrace"]
     return ["runsc", *options, "do", "-cwd", _cwd(spec), *spec.argv]
 
 
