@@ -2,10 +2,10 @@
 
 import pytest
 
+from tests import guest_runs
+from tests.guest_runs import TECHNIQUES
 from tests.guests import cpython
-from virtus.techniques import registry
 
-TECHNIQUES = ("seccomp", "uml-skas", "uml-tt")
 QUICK = ("test_fcntl", "test_mmap", "test_pathlib", "test_select", "test_shutil", "test_tempfile")
 LONG = (
     "test_os", "test_posix", "test_resource", "test_signal", "test_socket", "test_subprocess", "test_threading",
@@ -20,9 +20,7 @@ def suite() -> None:
 
 
 def compare(module: str, technique: str) -> None:
-    availability = registry.get(technique).probe()
-    if not availability.works:
-        pytest.skip(f"{technique} does not work here: {availability.reason}")
+    guest_runs.need(technique)
     assert cpython.unexplained(module, technique) == {}
 
 

@@ -13,11 +13,12 @@ from virtus.personalities.linux import attribute_calls, descriptor_calls, direct
 from virtus.personalities.linux.blocking import Blocking, Interrupted
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.table import Int, Long, Word, call
-from virtus.personalities.linux.task import Task
+from virtus.personalities.linux.task import PAGE, Task
 
 PARTS: Final = (attribute_calls, descriptor_calls, directory_calls, transfer_calls)
 """The rest of the calls on open files; each fills the table when it is imported."""
 PIECE: Final = 1 << 20
+FALLOC_FL_PUNCH_HOLE: Final = 2  # include/uapi/linux/falloc.h
 MAX_RW_COUNT: Final = 0x7FFFF000  # include/linux/fs.h
 IOV_MAX: Final = 1024  # UIO_MAXIOV, include/uapi/linux/uio.h
 RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_NOWAIT, RWF_APPEND = 1, 2, 4, 8, 16  # include/uapi/linux/fs.h
@@ -406,6 +407,10 @@ def fallocate(task: Task, fd: Int, mode: Int, offset: Long, length: Long) -> int
         return -errno.EINVAL
     if file.kind != "regular":
         return -errno.ESPIPE if file.kind == "pipe" else -errno.ENODEV
+    beyond = offset + length > os.sysconf("SC_AVPHYS_PAGES") * PAGE
+    if beyond and not mode & FALLOC_FL_PUNCH_HOLE and not os.fstatvfs(file.host).f_blocks:
+        # a memfd has no size limit, and shows so: the host would fill all memory, with the kernel inside the call
+        return -errno.ENOSPC
     return transfer_calls.host_fallocate(file.host, mode, offset, length)
 
 
