@@ -41,7 +41,7 @@ class HostNodes:
         for name, target in LINKS.items():
             os.symlink(target, f"/dev/{name}")
         os.mkdir("/dev/shm")
-        mounts.mount("shm", "/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777,size=50%")
+        mounts.mount("shm", "/dev/shm", "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=1777,size=10%")
         os.mkdir("/dev/pts")
         flags = mounts.MS_NOSUID | mounts.MS_NOEXEC
         try:

@@ -24,7 +24,7 @@ OWN: Final = ("/dev", "/proc", "/sys", "/run")
 EVERYBODYS: Final = ("/var/tmp",)
 """Below the top level; /tmp has a layer of its own anyway."""
 SCRATCH_POINTS: Final = ("/mnt", "/media", "/srv", "/opt", "/var", "/tmp")
-UPPER_OPTIONS: Final = "mode=755,size=75%"
+UPPER_OPTIONS: Final = "mode=755,size=20%"
 
 
 def _escaped(path: str) -> str:
