@@ -19,6 +19,7 @@ AT_RECURSIVE: Final = 0x8000
 AT_EMPTY_PATH: Final = 0x1000
 MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 MOUNT_ATTR_RDONLY: Final = 1
+MOUNT_ATTR_NODEV: Final = 4
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _PIVOT_ROOT = 428, 429, 442, 155  # syscall_64.tbl
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,10 +67,18 @@ def attach(tree: int, target: str) -> None:
 
 def make_read_only(target: str) -> None:
     """Make the mounts at and below `target` read-only."""
-    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY, 0, 0, 0)  # struct mount_attr
-    path, size = os.fsencode(target), ctypes.c_size_t(ctypes.sizeof(attributes))
-    call = _libc.syscall(_MOUNT_SETATTR, AT_FDCWD, path, ctypes.c_uint(AT_RECURSIVE), ctypes.byref(attributes), size)
-    _check(call, f"making {target} read-only")
+    _restrict(AT_FDCWD, os.fsencode(target), AT_RECURSIVE, MOUNT_ATTR_RDONLY, f"making {target} read-only")
+
+
+def restrict_copy(tree: int, attributes: int) -> None:
+    """Give what `copy_tree` gave further MOUNT_ATTR_* restrictions; files that are open through it keep theirs."""
+    _restrict(tree, b"", AT_RECURSIVE | AT_EMPTY_PATH, attributes, "restricting a mount")
+
+
+def _restrict(directory: int, path: bytes, flags: int, attributes: int, doing: str) -> None:
+    wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)  # struct mount_attr
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    _check(_libc.syscall(_MOUNT_SETATTR, directory, path, ctypes.c_uint(flags), ctypes.byref(wanted), size), doing)
 
 
 def pivot_root(new_root: str) -> None:

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -42,6 +43,18 @@ def die_with_parent(parent: int) -> None:
         os._exit(137)
 
 
+def die_with(pidfd: int) -> None:
+    """The same for a parent in another PID namespace, which has no number here, by its pidfd.
+
+    A change of this process's user or group ends the bond: make it again then (prctl(2), PR_SET_PDEATHSIG).
+    """
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    if waiting.poll(0):
+        os._exit(137)
+
+
 def map_users(pid: int, user: int, group: int) -> None:
     """Map users and groups of a process's new user namespace: all of them for root, else the caller alone.
 
@@ -63,6 +76,15 @@ def is_host_root() -> bool:
         return False
     with open("/proc/self/uid_map") as stream:
         return sum(int(line.split()[2]) for line in stream) == ALL_IDS
+
+
+def are_confined() -> bool:
+    """Whether AppArmor takes away what ordinary users have in a user namespace, as Ubuntu 24.04 does."""
+    try:
+        with open("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") as stream:
+            return stream.read().strip() == "1"
+    except OSError:
+        return False
 
 
 def _write(pid: int, name: str, text: str) -> None:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 RET_KILL_PROCESS: Final = 0x80000000
@@ -68,6 +69,17 @@ class Filter:
             (_JEQ, 0, 4, number),
             (_LOAD, 0, 0, ARGUMENTS_AT + 8 * argument),
             (_JEQ, 0, 1, value),
+            (_RETURN, 0, 0, verdict),
+            (_LOAD, 0, 0, NR_AT),
+        ]
+
+    def verdict_unless_in(self, number: int, argument: int, values: Sequence[int], verdict: int) -> None:
+        """This call gets this verdict unless the low half of an argument is one of `values`."""
+        checks = [(_JEQ, len(values) - at, 0, value) for at, value in enumerate(values)]
+        self._code += [
+            (_JEQ, 0, len(values) + 3, number),
+            (_LOAD, 0, 0, ARGUMENTS_AT + 8 * argument),
+            *checks,
             (_RETURN, 0, 0, verdict),
             (_LOAD, 0, 0, NR_AT),
         ]
@@ -189,4 +201,4 @@ class Listener:
 
 def notify(number: int, *arguments: int) -> None:
     """Make a call that the filter notifies; its result does not matter."""
-    _libc.syscall(number, *(ctypes.c_long(argument) for argument in arguments))
+    _libc.syscall(number, *(ctypes.c_ulong(argument) for argument in arguments))

@@ -21,6 +21,7 @@ from typing import Any, Literal, Never
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
 from virtus.host import mounts, namespaces
+from virtus.machine import streams
 from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
 from virtus.machine.layers import Layers
 from virtus.machine.spec import GuestSpec
@@ -42,6 +43,11 @@ class Inside:
     gid: int
     groups: list[int]
     cwd: str
+    outer: int  # pidfd of the process without which the box must not be
+
+    def die_with_outer(self) -> None:
+        """Have the host end the box when its outer process dies; again after every change of user or group."""
+        namespaces.die_with(self.outer)
 
 
 class SandboxProcess:
@@ -122,7 +128,10 @@ def _check(spec: GuestSpec) -> None:
         if not volume.source.exists():
             raise UsageError(what, f"--volume {volume.source}: no such file or directory")
     if spec.keep is not None and not spec.keep.is_dir():
-        spec.keep.mkdir(parents=True)
+        try:
+            spec.keep.mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(what, f"--keep {spec.keep}: {error.strerror}", "give a directory to write to") from error
 
 
 def _hand_shake(spec: GuestSpec, pid: int, told: int, go: int) -> None:
@@ -182,9 +191,11 @@ def _outer(
         if before_root is not None:
             before_root()
         privileged = namespaces.is_host_root()
+        inherited = streams.Inherited()
         if privileged:
             # before the user namespace: there the host's mounts are locked together, and trusted.* attributes gone
             namespaces.unshare(namespaces.CLONE_NEWNS)
+            inherited.protect()
             _build_root(spec)
         net = namespaces.CLONE_NEWNET if spec.net == "none" else 0
         namespaces.unshare(_BASE | net)
@@ -192,16 +203,20 @@ def _outer(
         if os.read(go, 1) != b"m":
             os._exit(1)
         namespaces.die_with_parent(supervisor)  # a change of credentials has cleared it
+        if not privileged:
+            inherited.protect()
+        outer = os.pidfd_open(os.getpid())
         pid = os.fork()
     except OSError as error:
         _fail(tell, _lacks(error))
     except VirtusError as error:
         _fail(tell, error)
     if pid == 0:
-        _inner(spec, body, proc, control, tell, cwd, (user, group), root_stands=privileged)
+        _inner(spec, body, proc, control, tell, cwd, (user, group), outer, inherited, root_stands=privileged)
     control.close()
     os.close(tell)
     _, status = os.waitpid(pid, 0)
+    inherited.give_back()
     if os.WIFSIGNALED(status):
         os._exit(128 + os.WTERMSIG(status))
     os._exit(os.WEXITSTATUS(status))
@@ -215,13 +230,16 @@ def _inner(
     tell: int,
     cwd: str,
     caller: tuple[int, int],
+    outer: int,
+    inherited: streams.Inherited,
     *,
     root_stands: bool,
 ) -> Never:
     """PID 1 of the box."""
     status = 70  # EX_SOFTWARE
+    confined = not root_stands and namespaces.are_confined()
     try:
-        _die_with_outer()
+        namespaces.die_with(outer)
         socket.sethostname(spec.hostname)
         if spec.net == "none":
             namespaces.loopback_up()
@@ -229,8 +247,9 @@ def _inner(
             _build_root(spec)
         procfs = _mount_proc(proc)
         replace_inherited_devices()
+        inherited.enter()
         _forbid_imports()
-        inside = Inside(procfs, control, spec, *_who(spec, caller, procfs), _where(cwd))
+        inside = Inside(procfs, control, spec, *_who(spec, caller, procfs), _where(cwd), outer)
         os.write(tell, b"r")
         os.close(tell)
         tell = -1
@@ -240,18 +259,15 @@ def _inner(
             _fail(tell, error)
     except OSError as error:
         if tell >= 0:
-            remedy = "overlay and user namespaces of Linux 5.12 or newer are needed; `virtus doctor` tells more"
-            _fail(tell, HostLacks("building the box", str(error), remedy))
+            remedy = "overlay and user namespaces of Linux 5.12 or newer are needed"
+            if confined:
+                remedy = "run as root, or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+            _fail(tell, HostLacks("building the box", str(error), f"{remedy}; `virtus doctor` tells more"))
         os.write(2, f"virtus: the box broke: {error}\n".encode())
     except Exception:  # a mistake of our own: shown whole, since no caller is left to see it
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
-
-
-def _die_with_outer() -> None:
-    """Like die_with_parent; the parent has no number in the new PID namespace (getppid gives 0)."""
-    namespaces.die_with_parent(0)
 
 
 def _who(spec: GuestSpec, caller: tuple[int, int], procfs: int) -> tuple[int, int, list[int]]:
@@ -303,6 +319,8 @@ def _show(tree: int, target: str, *, read_only: bool) -> None:
     elif not os.path.exists(target):
         os.makedirs(os.path.dirname(target) or "/", exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        mounts.restrict_copy(tree, mounts.MOUNT_ATTR_NODEV)  # one device may be asked for, by its own name
     mounts.attach(tree, target)
     if read_only:
         mounts.make_read_only(target)

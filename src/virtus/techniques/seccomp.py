@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-import signal
+import resource
+import secrets
 import socket
 import sys
 import time
@@ -17,13 +18,11 @@ from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.machine import init, loop, sandbox
 from virtus.machine.meter import Meter, Report
 from virtus.machine.spec import GuestSpec
+from virtus.machine.watch import Watch
 from virtus.personalities.linux import supervision
 from virtus.personalities.linux.supervised import Supervisor
 from virtus.techniques.base import Availability
 from virtus.vcpus.notified import NotifiedVcpu
-
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
 
 
 def build_filter() -> bytes:
@@ -34,6 +33,7 @@ def build_filter() -> bytes:
         program.verdict_if_bits(NUMBERS[name], 0, supervision.NAMESPACE_FLAGS, refuse)
     for request in (supervision.TIOCSTI, supervision.TIOCLINUX, supervision.TIOCCONS):
         program.verdict_if_equal(NUMBERS["ioctl"], 1, request, refuse)
+    program.verdict_unless_in(NUMBERS["socket"], 0, supervision.SOCKET_FAMILIES, seccomp.RET_ERRNO | errno.EAFNOSUPPORT)
     program.allow_ranges({NUMBERS[name] for name in supervision.NATIVE})
     return program.program(seccomp.RET_USER_NOTIF)
 
@@ -74,26 +74,28 @@ class Seccomp:
     def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
         """See Technique."""
         started = time.perf_counter()
+        own = resource.getrusage(resource.RUSAGE_SELF)
         program = build_filter()
         streams = terminal.terminals_among()
-        box = sandbox.start(spec, lambda inside: _first(inside, program, streams), proc="real")
-        ended: list[bool] = []
-        before = {number: signal.getsignal(number) for number in (*FORWARDED, signal.SIGCHLD)}
-        signal.signal(signal.SIGCHLD, lambda *_: ended.append(True))
-        for number in FORWARDED:
-            signal.signal(number, lambda number, _: _forward(box.control, number))
+        secret = secrets.randbits(64)
+        box = sandbox.start(spec, lambda inside: _first(inside, program, streams, secret), proc="real")
+        watch = Watch(box)
+        watch.start()
         try:
-            counted, answer = self._supervise(spec, box, streams, ended)
+            counted, answer = self._supervise(spec, box, streams, watch, secret)
+        except BaseException:
+            box.kill()
+            raise
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        _, usage = box.wait()
+            watch.stop()
+            _, usage = box.wait()
+        used = resource.getrusage(resource.RUSAGE_SELF)
         return Report(
             technique=self.name,
             status=answer["status"],
             wall_s=time.perf_counter() - started,
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            context_switches=usage.ru_nvcsw + usage.ru_nivcsw,
+            cpu_s=sum(usage[:2]) + sum(used[:2]) - sum(own[:2]),
+            context_switches=sum(usage[14:]) + sum(used[14:]) - sum(own[14:]),  # ru_nvcsw, ru_nivcsw
             exits=dict(counted.exits),
             calls=dict(counted.calls),
             notes=dict(counted.notes),
@@ -102,14 +104,14 @@ class Seccomp:
         )
 
     def _supervise(
-        self, spec: GuestSpec, box: sandbox.SandboxProcess, streams: list[int], ended: list[bool]
+        self, spec: GuestSpec, box: sandbox.SandboxProcess, streams: list[int], watch: Watch, secret: int
     ) -> tuple[Meter, dict[str, Any]]:
         """Answer the guest until its machine ends; what was counted, and what PID 1 said at the end."""
         counted = Meter()
         listener, procfs, master = _receive_descriptors(box)
         proxy = terminal.Proxy(master, streams[0], streams[-1]) if master >= 0 else None
-        vcpu = NotifiedVcpu(listener, lambda: bool(ended))
-        personality = Supervisor(counted, spec.process_limit, procfs)
+        vcpu = NotifiedVcpu(listener, lambda: watch.ended)
+        personality = Supervisor(counted, spec.process_limit, procfs, secret)
         try:
             if proxy is not None:
                 proxy.start()
@@ -119,41 +121,37 @@ class Seccomp:
             os.close(procfs)
             if proxy is not None:
                 proxy.stop()
+        if personality.powered_off:
+            box.kill()
+            return counted, {"status": 0}
         text = b""
         while piece := box.control.recv(1 << 16):
             text += piece
         if not text:
-            if personality.powered_off:
-                return counted, {"status": 0}
             return counted, {"status": 137}  # everything in the box was killed
         answer = json.loads(text)
         if "error" in answer:
             kind, *words = answer["error"]
-            box.wait()
             raise getattr(errors, kind)(*words)
         return counted, answer
-
-
-def _forward(control: socket.socket, number: int) -> None:
-    try:
-        control.send(bytes([number]))
-    except OSError:
-        return  # the guest has just ended
 
 
 def _receive_descriptors(box: sandbox.SandboxProcess) -> tuple[int, int, int]:
     """The filter's listener, the machine's procfs, and the master of its terminal (-1: it has none)."""
     message, descriptors, _, _ = socket.recv_fds(box.control, 1, 3)
     if len(descriptors) < 2:
-        box.wait()
         raise HostLacks("starting the guest", "no seccomp user notification here", "Linux 5.0 or newer is needed")
     for fd in descriptors:
         os.set_inheritable(fd, False)
     return descriptors[0], descriptors[1], descriptors[2] if message == b"t" else -1
 
 
-def _first(inside: sandbox.Inside, program: bytes, streams: list[int]) -> int:
+def _first(inside: sandbox.Inside, program: bytes, streams: list[int], secret: int) -> int:
     """PID 1: drop what the guest must not have, install the filter, start the guest and reap."""
+
+    def end() -> None:
+        seccomp.notify(NUMBERS[supervision.POWER], secret)  # comes back when the supervisor has let go of the guest
+
     spec, control = inside.spec, inside.control
     master = slave = -1
     if streams:
@@ -176,10 +174,10 @@ def _first(inside: sandbox.Inside, program: bytes, streams: list[int]) -> int:
         if slave >= 0:
             os.close(slave)
         init.started(told, spec.argv[0])
-        status = init.serve(guest, control, _power_off)
+        status = init.serve(guest, control, end)
         answer: dict[str, Any] = {"status": _shell_status(status)}
     except VirtusError as error:
-        _power_off()
+        end()
         answer = {"error": [type(error).__name__, error.doing, error.found, error.remedy]}
     control.sendall(json.dumps(answer).encode())
     return 0
@@ -194,14 +192,7 @@ def _become(inside: sandbox.Inside) -> None:
         os.setresuid(inside.uid, inside.uid, inside.uid)
     capabilities.drop(keep_root=root)
     capabilities.forbid_attaching()
-
-
-def _power_off() -> None:
-    """Tell the supervisor, by a notified call, that the machine ends; no answer is needed."""
-    pid = os.fork()
-    if pid == 0:
-        seccomp.notify(NUMBERS["reboot"], 0, 0, LINUX_REBOOT_CMD_POWER_OFF, 0)
-        os._exit(0)
+    inside.die_with_outer()
 
 
 def _shell_status(status: int) -> int:

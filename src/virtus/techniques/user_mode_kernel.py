@@ -138,6 +138,7 @@ def _machine(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> d
         kernel = boot.make_kernel(meter, inside)
         vcpu.watch(kernel.scheduler.epoll)
         _listen(kernel, inside.control)
+        _end_with(kernel, inside.outer)
         kernel.when_stopped = lambda: _pass_on_stop(inside.control)
         _keep_balanced(kernel, vcpu)
         boot.start_guest(kernel, vcpu.boot(), inside)
@@ -173,6 +174,16 @@ def _listen(kernel: Kernel, control: socket.socket) -> None:
             boot.signal_from_outside(kernel, number)
 
     kernel.scheduler.watch(control.fileno(), 1, arrived)
+
+
+def _end_with(kernel: Kernel, outer: int) -> None:
+    """The box ends with its outer process; the host's own bond does not outlast a change of user (setfsuid)."""
+
+    def gone(_events: int) -> None:
+        kernel.finish(signal.SIGKILL)
+        kernel.scheduler.unwatch(outer)
+
+    kernel.scheduler.watch(outer, 1, gone)
 
 
 def _pass_on_stop(control: socket.socket) -> None:

@@ -10,13 +10,21 @@ from virtus.personalities.linux.supervision import POWER, PROCESSES, REFUSED
 
 PROCESS_CALLS: Final = frozenset(NUMBERS[name] for name in PROCESSES)
 LINUX_REBOOT_MAGIC1: Final = 0xFEE1DEAD  # include/uapi/linux/reboot.h
+LINUX_REBOOT_CMD_CAD_ON: Final = 0x89ABCDEF
+LINUX_REBOOT_CMD_CAD_OFF: Final = 0
+ENDING: Final = frozenset({0x01234567, 0xCDEF0123, 0x4321FEDC, 0xA1B2C3D4})
+"""LINUX_REBOOT_CMD_RESTART, HALT, POWER_OFF, RESTART2."""
 REFUSED_NUMBERS: Final = {NUMBERS[name]: error for name, error in REFUSED.items()}
 
 
 class Supervisor:
-    """See Personality. `procfs` is a descriptor of the machine's own procfs, for counting its tasks."""
+    """See Personality. `procfs` is a descriptor of the machine's own procfs, for counting its tasks.
 
-    def __init__(self, meter: Any, process_limit: int, procfs: int) -> None:
+    `secret` is what PID 1 of the box, and nobody else in it, gives to reboot(2) when the guest has ended.
+    """
+
+    def __init__(self, meter: Any, process_limit: int, procfs: int, secret: int) -> None:
+        self._secret = secret
         self._meter = meter
         self._limit = process_limit
         self._procfs = procfs
@@ -41,13 +49,27 @@ class Supervisor:
             self._meter.note(f"{NAMES[number]} refused: {errno.errorcode[REFUSED_NUMBERS[number]]}")
             call.answer(error=REFUSED_NUMBERS[number])
         elif number == NUMBERS[POWER]:
-            if call.arguments[0] & 0xFFFFFFFF == LINUX_REBOOT_MAGIC1:  # PID 1 of the box sends 0
-                self._meter.note("reboot: the guest has powered the machine off")
-            self.powered_off = True
-            self.running = False
+            self._reboot(call)
         else:
             self._meter.note(f"unknown system call {number}: ENOSYS")
             call.answer(error=errno.ENOSYS)
+
+    def _reboot(self, call: Any) -> None:
+        """The guest may end its machine, and so may every process of it: it is theirs."""
+        if call.arguments[0] == self._secret:
+            self.running = False
+            return
+        magic, command = call.arguments[0] & 0xFFFFFFFF, call.arguments[2] & 0xFFFFFFFF
+        if magic != LINUX_REBOOT_MAGIC1:
+            call.answer(error=errno.EINVAL)
+        elif command in (LINUX_REBOOT_CMD_CAD_ON, LINUX_REBOOT_CMD_CAD_OFF):
+            call.answer()
+        elif command in ENDING:
+            self._meter.note("reboot: the guest has powered the machine off")
+            self.powered_off = True
+            self.running = False
+        else:
+            call.answer(error=errno.EINVAL)
 
     def _fork(self, call: Any) -> None:
         """Keep the limit. Tasks are counted only when that many forks were granted that it could have been reached."""

@@ -38,11 +38,18 @@ POWER: Final = "reboot"
 NAMESPACE_FLAGS: Final = 0x7E020080
 """CLONE_NEW* (include/uapi/linux/sched.h): a guest's clone with any of them gives EPERM in the filter itself."""
 TIOCSTI, TIOCLINUX, TIOCCONS = 0x5412, 0x541C, 0x541D  # include/uapi/asm-generic/ioctls.h
+SOCKET_FAMILIES: Final = (1, 2, 10, 16, 17)
+"""AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET (include/linux/socket.h): those that a network namespace confines.
+
+Others reach past it (AF_VSOCK speaks to the hypervisor) or are an attacker's field; they give EAFNOSUPPORT.
+"""
 NATIVE: Final = frozenset(NUMBERS) - set(REFUSED) - set(PROCESSES) - {POWER}
 
 
 def disposition(name: str) -> str:
     """How a call is treated, in words for the documentation."""
+    if name == "socket":
+        return "native; families other than those of SOCKET_FAMILIES: EAFNOSUPPORT"
     if name in REFUSED:
         return f"refused: {errno.errorcode[REFUSED[name]]}"
     if name in PROCESSES:
