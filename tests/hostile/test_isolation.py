@@ -201,12 +201,12 @@ print(any('limit' in line for line in report.notes))
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "second", "third", "last"])
-def test_kill_9_leaves_nothing_behind(technique: str, victim: str) -> None:
-    temporary = set(os.listdir("/tmp"))
+def test_kill_9_leaves_nothing_behind(technique: str, victim: str, tmp_path: Path) -> None:
     mounts = Path("/proc/self/mounts").read_text()
     script = "sleep 1000 & sleep 1000 & echo ready; wait"
     command = [PYTHON, "-m", "virtus", "run", "--with", technique, "--", "sh", "-c", script]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     everybody = descendants(process.pid)
@@ -223,4 +223,4 @@ def test_kill_9_leaves_nothing_behind(technique: str, victim: str) -> None:
         time.sleep(0.02)
     assert [pid for pid in everybody if os.path.exists(f"/proc/{pid}")] == []
     assert Path("/proc/self/mounts").read_text() == mounts
-    assert {name for name in set(os.listdir("/tmp")) - temporary if "virtus" in name} == set()
+    assert os.listdir(tmp_path) == []
