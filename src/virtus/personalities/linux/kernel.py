@@ -113,11 +113,18 @@ class Kernel:
                 result = entry(task, regs)
             except OSError as error:
                 result = -(error.errno or errno.EIO)
+            except Exception as error:
+                result = self._mistake(task, error)
         if type(result) is GeneratorType:
             task.steps = result
             self._step(task, None)
         else:
             self.finish_call(task, result)
+
+    def _mistake(self, task: Task, error: Exception) -> int:
+        """A handler has failed in a way it must not: EIO for the guest, a line in the meter for us."""
+        self.meter.note(f"a mistake in the kernel, answered with EIO: {type(error).__name__}: {error}")
+        return -errno.EIO
 
     def finish_call(self, task: Task, result: int) -> None:
         """Give a call its result and let the task go on, unless the handler saw to that (NO_RESULT)."""
