@@ -1,10 +1,13 @@
 """The paper's claims on User Mode Linux (sections 3.1 and 3.2), measured again on uml-tt and uml-skas.
 
-usage: python -m benchmarks.claims [CLAIM ...]      CLAIM: switches, speed, processes, memory (default: all)
+usage: python -m benchmarks.claims [--document] [CLAIM ...]   CLAIM: switches, speed, processes, memory (default: all)
+
+With --document the figures also go into docs/claims.md, to the marks there that have their names.
 """
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from benchmarks import workloads
 from virtus.comparison.measure import descendants
 from virtus.isa.x86.linux_calls import NUMBERS
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "claims.md"
 PAIR = ("uml-tt", "uml-skas")
 RUNS = 3
 
@@ -31,17 +35,17 @@ def run(technique: str, *argv: str) -> dict[str, Any]:
         return data
 
 
-def switches() -> str:
+def switches() -> dict[str, str]:
     """Four context switches for each system call in TT mode, two in SKAS mode: the host's own counters."""
     loop = str(workloads.call_loop())
-    rows = []
+    found = {}
     for technique in PAIR:
         few, many = (run(technique, loop, str(calls), str(NUMBERS["getpid"])) for calls in (1_000, 21_000))
-        rows.append(f"{technique} {(many['context_switches'] - few['context_switches']) / 20_000:.2f}")
-    return "context switches per system call: " + ", ".join(rows)
+        found[f"switches {technique}"] = f"{(many['context_switches'] - few['context_switches']) / 20_000:.2f}"
+    return found
 
 
-def speed() -> str:
+def speed() -> dict[str, str]:
     """SKAS about twice as fast as TT, by compiling."""
     compile_lua = str(workloads.compile_lua())
     walls: dict[str, list[float]] = {name: [] for name in PAIR}
@@ -49,12 +53,12 @@ def speed() -> str:
         for technique in PAIR:
             walls[technique].append(run(technique, compile_lua)["wall_s"])
     ratios = [slow / fast for slow, fast in zip(walls["uml-tt"], walls["uml-skas"], strict=True)]
-    return f"compile, uml-tt over uml-skas: {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+    return {"speed": f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"}
 
 
-def processes() -> str:
+def processes() -> dict[str, str]:
     """Each guest process a host process; with SKAS four in all."""
-    rows = []
+    found = {}
     for technique in PAIR:
         counts = []
         for sleepers in (1, 11):
@@ -69,13 +73,13 @@ def processes() -> str:
             process.wait()
             process.stdout.close()
         each = (counts[1] - counts[0]) / 10
-        rows.append(f"{technique} {counts[0] - 2 * each:.0f} + {each:.0f} for each guest process")
-    return "host processes: " + ", ".join(rows)
+        found[f"processes {technique}"] = f"{counts[0] - 2 * each:.0f} + {each:.0f} for each guest process"
+    return found
 
 
-def memory() -> str:
+def memory() -> dict[str, str]:
     """No memory of the host's in the guest's reach with SKAS."""
-    rows = []
+    found = {}
     for technique in PAIR:
         command = [sys.executable, "-m", "virtus", "run", "--with", technique, "--", "sh", "-c", "echo ready; read x"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -86,8 +90,8 @@ def memory() -> str:
         process.stdin.close()
         process.wait()
         process.stdout.close()
-        rows.append(f"{technique} {max(foreign)}")
-    return "pages in a guest address space that are not the guest's (the stub's code): " + ", ".join(rows)
+        found[f"foreign pages {technique}"] = str(max(foreign))
+    return found
 
 
 def _maps(pid: int) -> list[str]:
@@ -112,11 +116,25 @@ def _foreign_pages(pid: int) -> int:
 CLAIMS = {"switches": switches, "speed": speed, "processes": processes, "memory": memory}
 
 
+def document(found: dict[str, str]) -> None:
+    """Put figures between the marks of their names."""
+    text = DOCUMENT.read_text()
+    for name, figure in found.items():
+        text = re.sub(f"(<!-- {name} -->).*?(<!-- / -->)", rf"\g<1>{figure}\g<2>", text)
+    DOCUMENT.write_text(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--document", action="store_true", help="put the figures into docs/claims.md")
     parser.add_argument("claims", nargs="*", choices=[*CLAIMS, []], default=[])
-    for name in parser.parse_args().claims or CLAIMS:
-        print(CLAIMS[name]())
+    options = parser.parse_args()
+    for claim in options.claims or CLAIMS:
+        found = CLAIMS[claim]()
+        for name, figure in found.items():
+            print(f"{name}: {figure}", flush=True)
+        if options.document:
+            document(found)
 
 
 if __name__ == "__main__":

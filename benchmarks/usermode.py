@@ -1,13 +1,15 @@
 """User-mode kernels: what a system call costs, and a compile of real C sources, against all peers that are installed.
 
-usage: python -m benchmarks.usermode [--runs N]
+usage: python -m benchmarks.usermode [--runs N] [--document]
 
-Interleaved; medians. Writes benchmarks/results/usermode.json and .svg, and prints tables in Markdown.
+Interleaved; medians. Writes benchmarks/results/usermode.json and .svg, and prints tables in Markdown; with --document
+into docs/benchmarks.md as well.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -23,6 +25,8 @@ from virtus.machine.spec import GuestSpec
 from virtus.report import plot
 from virtus.techniques import registry
 
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- figures: python -m benchmarks.usermode -->", "<!-- end of figures -->"
 RESULTS = Path(__file__).parent / "results"
 CALLS = 20_000
 UNKNOWN = 1000  # no system call: `seccomp` notifies its supervisor of it
@@ -37,8 +41,9 @@ def per_call(runs: int, number: int, names: list[str] | None = None) -> dict[str
         place.clean()
         spec = GuestSpec(argv=[loop, str(CALLS), str(number)])
         runnable, _ = candidates(spec, place, names)
-        for _ in range(runs):
-            for candidate in runnable:
+        for number_of_round in range(runs):
+            turn = number_of_round % len(runnable)
+            for candidate in runnable[turn:] + runnable[:turn]:
                 place.clean()
                 value = _once(candidate)
                 if value is not None:
@@ -63,39 +68,70 @@ def compile_comparison(runs: int) -> Comparison:
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    """The tables for docs/benchmarks.md."""
-    lines = ["| | wall s | x native (min-max) | CPU x native | same output |", "|---|---|---|---|---|"]
-    for row in figures["compile"]["results"]:
+    """The tables of docs/benchmarks.md."""
+    compiled = figures["compile"]
+    lines = [
+        f"{figures['runs']} runs each, on {figures['processors']} processors ({figures['model']}), "
+        f"Linux {figures['kernel']}.",
+        "",
+        f"Compile: {compiled['calls']:,} system calls." if compiled["calls"] else "Compile:",
+        "",
+        "| | wall s | x native (min-max) | CPU x native | switches per call | host processes | same output |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in compiled["results"]:
         ratio = f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-        same = "yes" if row["same_output"] else "no"
-        lines.append(f"| {row['name']} | {row['wall_s']:.2f} | {ratio} | {row['cpu_ratio']:.2f} | {same} |")
-    lines += ["", "| | getpid, µs (min-max) |", "|---|---|"]
+        switches = "-" if row["switches_per_call"] is None else f"{row['switches_per_call']:.2f}"
+        cells = (f"{row['wall_s']:.2f}", ratio, f"{row['cpu_ratio']:.2f}", switches, row["processes"])
+        lines.append(f"| {row['name']} | {' | '.join(map(str, cells))} | {'yes' if row['same_output'] else 'no'} |")
+    lines += ["", "One system call, in a loop:", "", "| | µs (min-max) |", "|---|---|"]
     for name, values in figures["getpid_us"].items():
-        lines.append(f"| {name} | {statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f}) |")
-    notified = figures["notified_us"]["seccomp"]
-    lines.append(
-        f"| seccomp, a notified call | {statistics.median(notified):.2f} ({min(notified):.2f}-{max(notified):.2f}) |"
-    )
+        lines.append(f"| {name}, getpid | {_spread(values)} |")
+    for name, values in figures["notified_us"].items():
+        if name != "native":
+            lines.append(f"| {name}, a notified call | {_spread(values)} |")
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def _model() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else os.uname().machine
+
+
+def document(text: str) -> None:
+    """Put the tables where docs/benchmarks.md has them."""
+    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: 5)")
-    runs = parser.parse_args().runs
+    parser.add_argument("--document", action="store_true", help="put the tables into docs/benchmarks.md")
+    options = parser.parse_args()
+    if shutil.which("gcc") is None:
+        parser.error("gcc is not installed: apt-get install gcc libc6-dev")
     RESULTS.mkdir(exist_ok=True)
-    compiled = compile_comparison(runs)
+    compiled = compile_comparison(options.runs)
     figures = {
         "processors": os.cpu_count(),
+        "model": _model(),
         "kernel": os.uname().release,
-        "runs": runs,
+        "runs": options.runs,
         "compile": compiled.as_json(),
-        "getpid_us": per_call(runs, NUMBERS["getpid"]),
-        "notified_us": per_call(runs, UNKNOWN, ["seccomp"]),
+        "getpid_us": per_call(options.runs, NUMBERS["getpid"]),
+        "notified_us": per_call(options.runs, UNKNOWN, ["seccomp"]),
     }
     (RESULTS / "usermode.json").write_text(json.dumps(figures, indent=1) + "\n")
     plot.plot(compiled, RESULTS / "usermode.svg", frozenset(registry.names()))
     print(markdown(figures))
+    if options.document:
+        document(markdown(figures))
 
 
 if __name__ == "__main__":
