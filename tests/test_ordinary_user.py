@@ -10,6 +10,7 @@ from virtus.host.mounts import Mount, parse_mount
 
 RUN = """
 import ctypes, os, sys
+from virtus.machine import scratch
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux import boot
 from virtus.techniques import registry
@@ -22,7 +23,9 @@ if os.geteuid() == 0:
     os.setgid(65534)
     os.setuid(65534)
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after an execve
-user = int(sys.argv[3]) if len(sys.argv) > 3 else None
+user = int(sys.argv[3]) if sys.argv[3:] and sys.argv[3] else None
+if 'on disk' in sys.argv[4:]:
+    scratch.is_needed = lambda: True
 spec = GuestSpec(argv=['/bin/sh', '-c', sys.argv[2]], env={'PATH': '/usr/bin:/bin'}, user=user)
 sys.exit(technique.run(spec).status)
 """
@@ -48,6 +51,15 @@ def test_files_can_be_made_in_the_guests_layer_only(technique: str) -> None:
     assert done.stdout.decode() == f"x\n{user}\n", done.stderr
     assert not os.path.exists("/tmp/virtus-ordinary")
     assert not os.path.exists("/var/tmp/virtus-ordinary")
+
+
+def test_layers_on_disk_where_a_tmpfs_has_no_attributes(technique: str) -> None:
+    script = "cd /tmp && mkdir a && echo x > a/b && rm -r a && mkdir a && ls -A a && ls -d /tmp/virtus-changes-*"
+    done = run(technique, script, "", "on disk")
+    assert done.returncode == 0, done.stderr
+    name = done.stdout.decode().strip()
+    assert name.startswith("/tmp/virtus-changes-")
+    assert not os.path.exists(name)
 
 
 def test_other_peoples_secrets_stay_theirs(technique: str) -> None:

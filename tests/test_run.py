@@ -173,6 +173,8 @@ MINIMAL = (
         (("run", "--", "/etc"), 126, b"a directory"),
         (("run", "--", "/etc/passwd"), 126, b"text file without #!"),
         (("run", "--root", "/no/such/root", "--", "true"), 2, b"--root"),
+        (("run", "--keep", "/etc/passwd", "--", "true"), 2, b"--keep"),
+        (("run", "--keep", "/proc/none", "--", "true"), 2, b"--keep"),
         (("run", "--volume", "relative", "--", "true"), 2, b"SRC:DST"),
         (("run", "--env", "=x", "--", "true"), 2, b"K=V"),
         (("run", "--with", "nothing", "--", "true"), 2, b"unknown"),

@@ -32,6 +32,11 @@ def _escaped(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
+def _flat(path: str) -> str:
+    """A path as one name, different for different paths."""
+    return path.replace("%", "%25").replace("/", "%2F")
+
+
 def _overlaps(one: str, other: str) -> bool:
     """Whether one path is at or below the other."""
     return os.path.commonpath((one, other)) in (one, other)
@@ -53,14 +58,13 @@ class Layers:
     that is renamed from one to another crosses file systems.
     """
 
-    def __init__(self, root: Path, keep: Path | None, used: list[str]) -> None:
+    def __init__(self, root: Path, changes: Path | None, used: list[str]) -> None:
         self.lower = str(root)
         self._trusted = namespaces.is_host_root()
-        base = scratch_point([self.lower, *used, *([str(keep)] if keep else [])])
+        base = scratch_point([self.lower, *used, *([str(changes)] if changes else [])])
         mounts.mount("virtus", base, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, UPPER_OPTIONS)
-        self._changes = str(keep) if keep else base + "/changes"
+        self._changes = str(changes) if changes else base + "/changes"
         self._base = base
-        self._count = 0
         self.root = base + "/root"
         os.mkdir(self.root)
         prefix = self.lower.rstrip("/")
@@ -82,9 +86,9 @@ class Layers:
 
     def _shared(self, prefix: str) -> None:
         """Layers of their own for directories that everybody may write: the host cannot copy up others' directories."""
-        for number, directory in enumerate(EVERYBODYS):
+        for directory in EVERYBODYS:
             if os.path.isdir(prefix + directory) and prefix + directory not in self._mounted:
-                self._overlay(prefix + directory, self.root + directory, f"shared-{number}")
+                self._overlay(prefix + directory, self.root + directory, f"shared{_flat(directory)}")
 
     def _overlay(self, lower: str, target: str, name: str) -> None:
         upper, work = f"{self._changes}/{name}", f"{self._changes}/.{name}.work"
@@ -97,7 +101,8 @@ class Layers:
         _like(lower, upper)
         # xino: directories are listed under the inode numbers that stat shows, whatever file systems the layers are on
         options = f"lowerdir={_escaped(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)},xino=on"
-        mounts.mount("virtus", target, "overlay", 0, options if self._trusted else options + ",userxattr")
+        options = options if self._trusted else options + ",userxattr"
+        mounts.mount("virtus", target, "overlay", mounts.MS_NODEV, options)
 
     def _submount(self, point: str, target: str) -> None:
         """Show one more of the host's file systems, where the guest is to see it."""
@@ -105,10 +110,11 @@ class Layers:
         below = point[len(self.lower.rstrip("/")) :]
         if kind not in REAL or any(below == own or below.startswith(own + "/") for own in OWN):
             return
-        self._count += 1
+        if os.path.realpath(target) != target:
+            return  # the guest whose changes were kept has put a link in its way
         try:
             if os.path.isdir(point):
-                self._overlay(point, target, f"mount-{self._count}")
+                self._overlay(point, target, f"mount{_flat(below)}")
             elif os.path.isfile(point):
                 mounts.attach(mounts.copy_tree(point), target)
                 mounts.make_read_only(target)
@@ -123,12 +129,14 @@ class Layers:
         mounts.attach(mounts.copy_tree(upper), target)
         _like(lower, target)
         for entry in os.scandir(lower):
-            point, shown, inner = f"{prefix}/{entry.name}", f"{target}/{entry.name}", f"{name}-{entry.name}"
+            point, shown, inner = f"{prefix}/{entry.name}", f"{target}/{entry.name}", f"{name}{_flat('/' + entry.name)}"
             below = point[len(self.lower.rstrip("/")) :]
             try:
                 if entry.is_symlink():
                     if not os.path.lexists(shown):
                         os.symlink(os.readlink(point), shown)
+                elif os.path.islink(shown):
+                    continue  # what a guest put there whose changes were kept; followed now, it would lead outside
                 elif entry.is_dir():
                     os.makedirs(shown, exist_ok=True)
                     if below in OWN:
@@ -140,7 +148,7 @@ class Layers:
                     else:
                         self._overlay(point, shown, inner)
                 elif entry.is_file():
-                    os.close(os.open(shown, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+                    os.close(os.open(shown, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
                     mounts.attach(mounts.copy_tree(point), shown)
                     mounts.make_read_only(shown)
             except OSError:

@@ -14,14 +14,14 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Never
 
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
 from virtus.host import mounts, namespaces
-from virtus.machine import streams
+from virtus.machine import scratch, streams
 from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
 from virtus.machine.layers import Layers
 from virtus.machine.spec import GuestSpec
@@ -53,9 +53,10 @@ class Inside:
 class SandboxProcess:
     """The supervisor's hold on the box."""
 
-    def __init__(self, pid: int, control: socket.socket) -> None:
+    def __init__(self, pid: int, control: socket.socket, changes: scratch.Directory | None) -> None:
         self.pid = pid
         self.control = control
+        self._changes = changes
         self._ended: tuple[int, resource.struct_rusage] | None = None
 
     def wait(self) -> tuple[int, resource.struct_rusage]:
@@ -64,6 +65,8 @@ class SandboxProcess:
             _, status, usage = os.wait4(self.pid, 0)
             self._ended = status, usage
             self.control.close()
+            if self._changes is not None:
+                self._changes.remove()
         return self._ended
 
     def kill(self) -> None:
@@ -91,6 +94,9 @@ def start(
     needs must be imported before: the guest's root could supply others.
     """
     _check(spec)
+    changes = scratch.Directory() if spec.keep is None and scratch.is_needed() else None
+    if changes is not None:
+        spec = replace(spec, keep=changes.path)
     control, inner_control = socket.socketpair()
     told, tell = os.pipe()
     go_out, go_in = os.pipe()
@@ -107,7 +113,7 @@ def start(
     inner_control.close()
     os.close(tell)
     os.close(go_out)
-    process = SandboxProcess(pid, control)
+    process = SandboxProcess(pid, control, changes)
     try:
         _hand_shake(spec, pid, told, go_in)
     except BaseException:
