@@ -6,7 +6,6 @@
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -56,8 +55,7 @@ def compile_lua() -> Path:
             environment = {**os.environ, "LUPA_NO_LUAJIT": "true"}
             subprocess.run([*pip, "--dest", directory, f"lupa=={LUPA}"], check=True, env=environment)
             archive = next(Path(directory).glob("*.tar.gz"))
-            with tarfile.open(archive) as tar:
-                tar.extractall(CACHE, filter="data")
+            subprocess.run(["tar", "-xzf", str(archive), "-C", str(CACHE)], check=True)
         sources = next(path.parent for path in CACHE.rglob("lapi.c") if path.parent.name == "lua54")
     script.write_text(COMPILE.format(sources=sources))
     script.chmod(0o755)
