@@ -8,8 +8,6 @@ killed before the directory could be removed, the next start finds it unlocked.
 import errno
 import fcntl
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +38,8 @@ def _keeps_attributes(fd: int) -> bool:
 
 def places() -> list[Path]:
     """Where such directories are made, the best one first."""
+    import tempfile  # late, as in this whole module: few hosts need it
+
     return [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home() / ".cache"]
 
 
@@ -68,6 +68,8 @@ class Directory:
 
 def _make(place: Path) -> tuple[Path, int]:
     """A new directory, and its lock."""
+    import tempfile
+
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,6 +98,8 @@ def remove_stale(place: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a tree of the caller's; overlayfs's work directories, and some guests', have no permissions."""
+    import shutil
+
     for directory, names, _ in os.walk(path):
         for name in names:
             inner = os.path.join(directory, name)

@@ -44,12 +44,18 @@ SOCKET_FAMILIES: Final = (1, 2, 10, 16, 17)
 Others reach past it (AF_VSOCK speaks to the hypervisor) or are an attacker's field; they give EAFNOSUPPORT.
 """
 NATIVE: Final = frozenset(NUMBERS) - set(REFUSED) - set(PROCESSES) - {POWER}
+BY_ARGUMENT: Final = {
+    "clone": "notified: process limit; flags for new namespaces: EPERM",
+    "ioctl": "native; TIOCSTI, TIOCLINUX, TIOCCONS: EPERM",
+    "socket": "native for Unix, IP, netlink and packet sockets; others: EAFNOSUPPORT",
+}
+"""What the filter says of calls in which an argument decides, in words for the documentation."""
 
 
 def disposition(name: str) -> str:
     """How a call is treated, in words for the documentation."""
-    if name == "socket":
-        return "native; families other than those of SOCKET_FAMILIES: EAFNOSUPPORT"
+    if name in BY_ARGUMENT:
+        return BY_ARGUMENT[name]
     if name in REFUSED:
         return f"refused: {errno.errorcode[REFUSED[name]]}"
     if name in PROCESSES:
