@@ -17,7 +17,11 @@ class MachineCode:
         if libc.mprotect(self.address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC):
             raise OSError(ctypes.get_errno(), "making generated code executable")
 
-    def function(self, *arguments: type) -> Callable[..., int]:
-        """The code as a function of the System V ABI that returns a signed 64-bit integer. It keeps the GIL."""
-        call: Callable[..., int] = ctypes.PYFUNCTYPE(ctypes.c_int64, *arguments)(self.address)
+    def function(self, *arguments: type, waits: bool = False) -> Callable[..., int]:
+        """The code as a function of the System V ABI that returns a signed 64-bit integer.
+
+        It keeps the interpreter's lock, unless it `waits` and other threads must run meanwhile.
+        """
+        prototype = ctypes.CFUNCTYPE if waits else ctypes.PYFUNCTYPE
+        call: Callable[..., int] = prototype(ctypes.c_int64, *arguments)(self.address)
         return call
