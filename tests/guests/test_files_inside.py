@@ -58,7 +58,7 @@ def test_proc_shows_the_guest_and_nothing_else(technique: str) -> None:
     assert lines[2] == "init"
     assert lines[3].startswith("/bin/bash -c")
     assert lines[-3].endswith("/readlink")
-    assert lines[-2:] == ["2", "overlay / overlay rw,relatime 0 0"]
+    assert lines[-2:] == ["2", "overlay / overlay rw,nodev,relatime 0 0"]
 
 
 def test_fifos_locks_and_pipes(technique: str) -> None:
