@@ -9,7 +9,7 @@ from tests.guest_runs import PYTHON, TECHNIQUES, need
 from virtus.host.mounts import Mount, parse_mount
 
 RUN = """
-import ctypes, os, sys
+import ctypes, os, shutil, sys, tempfile  # what is imported late an ordinary user may not be able to read
 from virtus.machine import scratch
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux import boot
