@@ -196,6 +196,7 @@ class TracedVcpu:
 
     def close(self) -> None:
         """See Vcpu."""
+        tracing.outlive()
         try:
             self.ask(tracing.CLOSE, None)
             os.waitpid(self._pid, ptrace.WALL)

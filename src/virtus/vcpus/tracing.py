@@ -150,13 +150,28 @@ class TracingProcess:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.signal.restype = ctypes.c_void_p
+_libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+GONE: Final = int(signal.SIGRTMAX)
+"""What the host sends to the kernel process when the tracing process ends."""
+_exit: Final = ctypes.cast(_libc._exit, ctypes.c_void_p)
+"""A handler of the C library's own: one of Python's would wait for the read that never ends."""
+
+
+def outlive() -> None:
+    """The tracing process may end from here on."""
+    _libc.signal(GONE, int(signal.SIG_IGN))
 
 
 def start() -> tuple[int, int, int]:
-    """Start a tracing process that shares this process's descriptor table: (its pid, requests, answers)."""
+    """Start a tracing process that shares this process's descriptor table: (its pid, requests, answers).
+
+    This process ends when that one does, unless `outlive` is called before: pipes whose ends both share never break.
+    """
     requests_out, requests_in = os.pipe()
     answers_out, answers_in = os.pipe()
-    pid: int = _libc.syscall(ctypes.c_long(NUMBERS["clone"]), ctypes.c_ulong(CLONE_FILES | signal.SIGCHLD), 0, 0, 0, 0)
+    _libc.signal(GONE, _exit)
+    pid: int = _libc.syscall(ctypes.c_long(NUMBERS["clone"]), ctypes.c_ulong(CLONE_FILES | GONE), 0, 0, 0, 0)
     if pid < 0:
         raise OSError(ctypes.get_errno(), "starting the tracing process")
     if pid == 0:
