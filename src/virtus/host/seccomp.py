@@ -140,6 +140,8 @@ EXCHANGE_CODE: Final = bytes.fromhex(
     "488b7b10 31c0 b90a000000 f348ab 488b3b be002150c0 488b5310 b810000000 0f05 5b c3"
 )
 
+_INTERRUPTED: Final = 2**64 - errno.EINTR
+
 
 class Listener:
     """The supervisor's end: receives one notification at a time into buffers that are used again and again.
@@ -176,6 +178,8 @@ class Listener:
         An answer to a caller that was killed meanwhile is dropped.
         """
         result = self._exchange(self._address)
+        if self._block[3] == _INTERRUPTED and self._block[1]:
+            self._send_now()  # a signal came while another thread of the guest was just notifying
         self._block[1] = 0
         if result >= 0:
             return True
@@ -213,15 +217,22 @@ class Listener:
     def _send(self) -> None:
         self._block[1] = self._address + 112
 
+    def _send_now(self) -> None:
+        response = bytes(memoryview(self._area).cast("B")[112:136])
+        while True:
+            try:
+                fcntl.ioctl(self.fd, NOTIF_SEND, response)
+                return
+            except InterruptedError:
+                continue
+            except FileNotFoundError:
+                return  # the caller was killed meanwhile
+
     def close(self) -> None:
         """Send the answer that is due; from here on every notified call of the guest gives ENOSYS."""
         if self.fd >= 0:
             if self._block[1]:
-                response = bytes(memoryview(self._area).cast("B")[112:136])
-                try:
-                    fcntl.ioctl(self.fd, NOTIF_SEND, response)
-                except FileNotFoundError:
-                    pass  # the caller was killed meanwhile
+                self._send_now()
             os.close(self.fd)
             self.fd = -1
 
