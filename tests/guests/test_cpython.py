@@ -1,5 +1,7 @@
 """CPython's own tests have the same outcome inside each technique, but for what docs/cpython-tests.md says."""
 
+import sys
+
 import pytest
 
 from tests import guest_runs
@@ -16,7 +18,8 @@ LONG = (
 @pytest.fixture(scope="module")
 def suite() -> None:
     if not cpython.has_suite():
-        pytest.skip(f"{cpython.interpreter()} has no test suite; on Debian: apt-get install libpython3-testsuite")
+        package = f"libpython3.{sys.version_info.minor}-testsuite"
+        pytest.skip(f"{cpython.interpreter()} has no test suite; on Debian: apt-get install {package}")
 
 
 def compare(module: str, technique: str) -> None:
