@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import workloads
-from virtus.comparison.measure import descendants
+from virtus.comparison.tree import descendants
 from virtus.isa.x86.linux_calls import NUMBERS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "claims.md"

@@ -54,7 +54,7 @@ def per_call(runs: int, number: int, names: list[str] | None = None) -> dict[str
 def _once(candidate: Candidate) -> float | None:
     environment = {**os.environ}
     done = subprocess.run(candidate.command(), capture_output=True, input=b"", env=environment, check=False)
-    stdout, _ = candidate.outcome(done.stdout, done.returncode)
+    stdout, _, _ = candidate.outcome(done.stdout, done.stderr, done.returncode)
     try:
         return float(stdout.split()[-1])
     except (IndexError, ValueError):

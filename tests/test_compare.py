@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from tests.guest_runs import need, virtus
-from virtus.comparison.candidates import SCRATCH, Place, candidates
+from virtus.comparison.candidates import NEVER_RAN, SCRATCH, Candidate, Place, candidates
 from virtus.comparison.compare import Comparison, Result, compare, difference
-from virtus.comparison.guardian import lives
-from virtus.comparison.measure import Run, descendants, measure
+from virtus.comparison.measure import Run, measure
+from virtus.comparison.tree import descendants, lives
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec, Volume
 from virtus.report import comparison as shown
@@ -88,6 +88,39 @@ def test_measuring_counts_children_and_keeps_output(tmp_path: Path) -> None:
     assert run.cpu_s > 0
     assert run.switches > 0
     assert run.processes >= 1
+
+
+def test_who_watches_is_told_of_the_end_as_well(tmp_path: Path) -> None:
+    told: list[int] = []
+    measure(["true"], os.environ, tmp_path, told.append)
+    assert len(told) == 2
+    assert told[0] > 1
+    assert told[1] == 0  # or the number, which may be another's by then, would be killed when the comparison ends
+
+
+def test_an_interrupted_run_is_ended_with_all_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below: list[int] = []
+    told: list[int] = []
+
+    def interrupted(pid: int, options: int) -> None:
+        wait_until(lambda: len(descendants(pid)) == 3)
+        below.extend(descendants(pid))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "wait4", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure(["sh", "-c", "sleep 60 & sleep 60 & wait"], os.environ, tmp_path, told.append)
+    wait_until(lambda: not any(map(lives, below)))
+    assert told[-1] == 0
+
+
+def test_a_peer_whose_guest_writes_to_files(tmp_path: Path) -> None:
+    peer = Candidate("linux.uml", list, files=str(tmp_path / "run"))
+    assert peer.outcome(b"boot", b"panic", 0) == (b"", b"panic", NEVER_RAN)
+    for suffix, text in ((".out", "out"), (".err", "err"), (".status", "3\n")):
+        (tmp_path / f"run{suffix}").write_text(text)
+    assert peer.outcome(b"boot", b"panic", 0) == (b"out", b"err", 3)
+    assert Candidate("native", list).outcome(b"a", b"b", 1) == (b"a", b"b", 1)
 
 
 def test_a_signal_is_a_shells_status(tmp_path: Path) -> None:

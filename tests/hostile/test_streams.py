@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest_runs import PYTHON, TECHNIQUES, guest, need, python_guest
-from virtus.comparison.measure import descendants
+from virtus.comparison.tree import descendants
 
 pytestmark = pytest.mark.slow
 

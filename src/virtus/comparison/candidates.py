@@ -17,6 +17,9 @@ from virtus.techniques.peers import registry as peers
 SCRATCH = "VIRTUS_SCRATCH"
 """Names a directory that every run finds empty and may write to; it is deleted afterwards."""
 WITHOUT_VOLUMES = ("runsc", "linux.uml")
+WITHOUT_NETWORK = ("linux.uml",)
+NEVER_RAN = 255
+"""The status of a guest whose peer has left none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,17 @@ class Candidate:
     name: str
     command: Callable[[], list[str]]
     meter: Path | None = None  # where a technique writes what its loop counted
-    files: str = ""  # prefix of .out and .status files, for a peer whose streams are not its guest's
+    files: str = ""  # prefix of .out, .err and .status files, for a peer whose streams are not its guest's
 
-    def outcome(self, stdout: bytes, status: int) -> tuple[bytes, int]:
-        """What the guest wrote and returned."""
+    def outcome(self, stdout: bytes, stderr: bytes, status: int) -> tuple[bytes, bytes, int]:
+        """What the guest wrote to its output, to its error output, and returned."""
         if not self.files:
-            return stdout, status
+            return stdout, stderr, status
         try:
-            return Path(self.files + ".out").read_bytes(), int(Path(self.files + ".status").read_text())
+            out, err = (Path(self.files + suffix).read_bytes() for suffix in (".out", ".err"))
+            return out, err, int(Path(self.files + ".status").read_text())
         except (OSError, ValueError):
-            return b"", 255  # it did not come that far
+            return b"", stderr, NEVER_RAN  # it did not come that far: the peer's own words say why
 
     def counted(self) -> dict[str, Any]:
         """What the technique's own meter saw; {} for a peer."""
@@ -94,6 +98,8 @@ def candidates(
             missing.append((name, "; ".join(filter(None, (state.reason, state.remedy)))))
         elif spec.volumes and name in WITHOUT_VOLUMES:
             missing.append((name, "it has no equal of --volume"))
+        elif spec.net == "host" and name in WITHOUT_NETWORK:
+            missing.append((name, "it has no equal of --net host"))
         elif peer is not None:
             files = str(place.scratch) if name == "linux.uml" else ""
             runnable.append(Candidate(name, lambda peer=peer: peer.command(spec), files=files))  # type: ignore[misc]  # the default binds the loop's peer

@@ -106,8 +106,8 @@ def _one(
         run = measure(candidate.command(), environment, place.base, guardian.watch)
     except OSError as error:
         raise UsageError(f"running the guest as {candidate.name}", str(error)) from error
-    stdout, status = candidate.outcome(run.stdout, run.status)
-    return replace(run, status=status, stdout=stdout), candidate.counted()
+    stdout, stderr, status = candidate.outcome(run.stdout, run.stderr, run.status)
+    return replace(run, status=status, stdout=stdout, stderr=stderr), candidate.counted()
 
 
 def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], calls: int | None) -> Result:

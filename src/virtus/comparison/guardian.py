@@ -4,20 +4,13 @@ Run as a program with the comparison's directory as its argument; standard input
 holds open, through which it tells what it has started: a process's number a line, 0 when that has ended.
 """
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
-from virtus.comparison.measure import descendants
-
-PATIENCE_S: Final = 5.0
+from virtus.comparison.tree import end
 
 
 class Guardian:
@@ -44,32 +37,6 @@ class Guardian:
             self._process.stdin.flush()
         except BrokenPipeError:
             return  # it was killed: then the comparison itself is there to clear up
-
-
-def end(pid: int) -> None:
-    """Kill a process and all below it: stopped first, so that none is born meanwhile."""
-    found: set[int] = set()
-    while new := set(descendants(pid)) - found:
-        _signal(new, signal.SIGSTOP)
-        found |= new
-    _signal(found, signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE_S
-    while any(map(lives, found)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def _signal(pids: set[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-            os.kill(pid, number)
-
-
-def lives(pid: int) -> bool:
-    """Whether there is such a process, and not only what its parent has not yet waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def main() -> None:

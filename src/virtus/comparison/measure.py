@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from virtus.comparison.tree import descendants, end
+
 SAMPLE_S: Final = 0.02
 FIRST_SAMPLE_S: Final = 0.002  # the first looks follow each other faster, for short runs
 REAP_S: Final = 0.5
@@ -33,21 +35,6 @@ class Run:
     stderr: bytes
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that there are now at and below `pid`."""
-    found, pending = [], [pid]
-    while pending:
-        parent = pending.pop()
-        found.append(parent)
-        try:
-            for task in os.listdir(f"/proc/{parent}/task"):
-                text = Path(f"/proc/{parent}/task/{task}/children").read_text()
-                pending += [int(word) for word in text.split()]
-        except OSError:
-            continue  # it has just ended
-    return found
-
-
 class _Sampler(threading.Thread):
     """Looks every now and then which processes there are."""
 
@@ -56,15 +43,20 @@ class _Sampler(threading.Thread):
         self._pid = pid
         self.most = 1
         self.seen: set[int] = set()
-        self.done = threading.Event()
+        self._done = threading.Event()
 
     def run(self) -> None:
         pause = FIRST_SAMPLE_S
-        while not self.done.wait(pause):
+        while not self._done.wait(pause):
             pause = min(2 * pause, SAMPLE_S)
             found = descendants(self._pid)
             self.seen.update(found)
             self.most = max(self.most, len(found))
+
+    def stop(self) -> None:
+        """Look no more. May be called twice."""
+        self._done.set()
+        self.join()
 
 
 def _adopt_orphans(*, yes: bool) -> None:
@@ -75,7 +67,7 @@ def _adopt_orphans(*, yes: bool) -> None:
 def _reap(pids: set[int]) -> list[resource.struct_rusage]:
     """What the processes used that nobody else waited for: some peers leave their guest's to init."""
     usages = []
-    end = time.monotonic() + REAP_S
+    deadline = time.monotonic() + REAP_S
     for pid in pids:
         while True:
             try:
@@ -85,7 +77,7 @@ def _reap(pids: set[int]) -> list[resource.struct_rusage]:
             if reaped:
                 usages.append(usage)
                 break
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 break  # a daemon that stays
             time.sleep(0.001)
     return usages
@@ -113,17 +105,19 @@ def measure(
         sampler.start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:
-            process.kill()
-            process.wait()
+            wall = time.perf_counter() - begin
+            process.returncode = os.waitstatus_to_exitcode(status)
+            sampler.stop()
+            usages = [usage, *_reap(sampler.seen - {process.pid})]
+        except BaseException:
+            if process.returncode is None:  # else its number may be another's by now
+                end(process.pid)
+                process.wait()
             raise
         finally:
-            sampler.done.set()
-            sampler.join()
-        wall = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        usages = [usage, *_reap(sampler.seen - {process.pid})]
-        _adopt_orphans(yes=False)
+            sampler.stop()
+            _adopt_orphans(yes=False)
+            started(0)
         out.seek(0)
         err.seek(0)
         return Run(
