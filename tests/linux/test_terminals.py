@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 import struct
 import termios
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.linux.streams import BUFFER, OUT, Guest
-from virtus.personalities.linux import stdio, terminals
+from virtus.personalities.linux import boot, delivery, stdio, terminals
 from virtus.personalities.linux.signals import Action
 from virtus.personalities.linux.task import Task
 
@@ -97,6 +98,7 @@ def test_typed_characters_signal_the_foreground(guest: Guest) -> None:
     guest.write(master, b"a\x03\x1c\x1a")
     pending = guest.process.pending.bits
     assert pending == sum(1 << signal - 1 for signal in (SIGINT, SIGQUIT, SIGTSTP))
+    select.select([guest.file(master).host], [], [], 10)  # the host's terminals pass bytes on in their own time
     assert guest.read(master) == b"^Z"  # the host echoes, and drops what came before
 
 
@@ -238,6 +240,22 @@ def test_the_console(guest: Guest) -> None:
         guest.task.blocked = 1 << SIGINT - 1
         guest.kernel.console.signal(SIGINT)
         assert guest.process.pending.bits == 1 << SIGINT - 1
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_when_the_user_s_terminal_is_gone_what_is_stopped_goes_on(guest: Guest) -> None:
+    master, slave = os.openpty()
+    try:
+        guest.task.descriptors.put(0, stdio.standard_file(guest.kernel, slave, guest.process))
+        guest.task.blocked = 1 << SIGHUP - 1  # like a shell in the middle of vfork(2)
+        child = guest.fork()
+        delivery.post(child.process, SIGTSTP)
+        assert child.process.stopped_by == SIGTSTP
+        boot.signal_from_outside(guest.kernel, SIGHUP)
+        assert not child.process.stopped_by
+        assert guest.process.pending.bits == 1 << SIGHUP - 1
     finally:
         os.close(master)
         os.close(slave)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from virtus.errors import GuestNotFound, GuestNotRunnable
 from virtus.exits import Context
 from virtus.host import capabilities
-from virtus.personalities.linux import delivery, limits_calls, paths, program, stdio
+from virtus.personalities.linux import delivery, job_control, limits_calls, paths, program, stdio
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.task import Credentials, Place, Process, Task
@@ -121,3 +121,5 @@ def signal_from_outside(kernel: Kernel, number: int) -> None:
         delivery.post_group(kernel, first.group, number)  # what a shell's fg or bg means
     else:
         delivery.post(first, number)
+        if number == signal.SIGHUP and kernel.console is not None and job_control.has_stopped(kernel, first.group):
+            delivery.post_group(kernel, first.group, signal.SIGCONT)  # its shell is gone: nobody else will
