@@ -3,7 +3,7 @@
 usage: python -m benchmarks.usermode [--runs N] [--document]
 
 Interleaved; medians. Writes benchmarks/results/usermode.json and .svg, and prints tables in Markdown; with --document
-into docs/benchmarks.md as well.
+into docs/benchmarks.md as well, which say how much of the processors other programs took meanwhile.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import workloads
+from benchmarks import quiet, workloads
 from virtus.comparison.candidates import Candidate, Place, candidates
 from virtus.comparison.compare import Comparison, compare
 from virtus.isa.x86.linux_calls import NUMBERS
@@ -72,7 +72,8 @@ def markdown(figures: dict[str, Any]) -> str:
     compiled = figures["compile"]
     lines = [
         f"{figures['runs']} runs each, on {figures['processors']} processors ({figures['model']}), "
-        f"Linux {figures['kernel']}.",
+        f"Linux {figures['kernel']}. Other programs took {figures['others']:.0%} of the processors meanwhile"
+        + (": these figures are not those of an idle machine." if figures["others"] > quiet.MOST else "."),
         "",
         f"Compile: {compiled['calls']:,} system calls." if compiled["calls"] else "Compile:",
         "",
@@ -117,8 +118,9 @@ def main() -> None:
     if shutil.which("gcc") is None:
         parser.error("gcc is not installed: apt-get install gcc libc6-dev")
     RESULTS.mkdir(exist_ok=True)
+    others = quiet.Others()
     compiled = compile_comparison(options.runs)
-    figures = {
+    figures: dict[str, Any] = {
         "processors": os.cpu_count(),
         "model": _model(),
         "kernel": os.uname().release,
@@ -127,6 +129,7 @@ def main() -> None:
         "getpid_us": per_call(options.runs, NUMBERS["getpid"]),
         "notified_us": per_call(options.runs, UNKNOWN, ["seccomp"]),
     }
+    figures["others"] = others.share()
     (RESULTS / "usermode.json").write_text(json.dumps(figures, indent=1) + "\n")
     plot.plot(compiled, RESULTS / "usermode.svg", frozenset(registry.names()))
     print(markdown(figures))

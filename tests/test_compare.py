@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec, Volume
 from virtus.report import comparison as shown
 from virtus.report import plot
+from virtus.techniques.base import Availability
 from virtus.techniques.peers import registry as peers
 
 
@@ -112,6 +114,18 @@ def test_an_interrupted_run_is_ended_with_all_below_it(tmp_path: Path, monkeypat
         measure(["sh", "-c", "sleep 60 & sleep 60 & wait"], os.environ, tmp_path, told.append)
     wait_until(lambda: not any(map(lives, below)))
     assert told[-1] == 0
+
+
+def test_peers_without_an_equal_of_an_option_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS", tuple(replace(peer, probe=lambda: Availability(True)) for peer in peers.PEERS))
+    names = ["proot", "runsc", "linux.uml"]
+    runnable, missing = candidates(GuestSpec(argv=["true"], net="host"), Place(tmp_path), names)
+    assert [candidate.name for candidate in runnable] == ["native", "proot"]
+    assert all("--net host" in reason for _, reason in missing)
+    volumes = [Volume(Path("/a"), "/b")]
+    runnable, missing = candidates(GuestSpec(argv=["true"], volumes=volumes), Place(tmp_path), names)
+    assert [candidate.name for candidate in runnable] == ["native", "proot"]
+    assert all("--volume" in reason for _, reason in missing)
 
 
 def test_a_peer_whose_guest_writes_to_files(tmp_path: Path) -> None:

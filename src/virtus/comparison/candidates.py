@@ -17,7 +17,10 @@ from virtus.techniques.peers import registry as peers
 SCRATCH = "VIRTUS_SCRATCH"
 """Names a directory that every run finds empty and may write to; it is deleted afterwards."""
 WITHOUT_VOLUMES = ("runsc", "linux.uml")
-WITHOUT_NETWORK = ("linux.uml",)
+WITHOUT_NETWORK = {
+    "linux.uml": "it has no equal of --net host",
+    "runsc": "as root, its `do` would set up address translation on the host for --net host, and leave it there",
+}
 NEVER_RAN = 255
 """The status of a guest whose peer has left none."""
 
@@ -99,7 +102,7 @@ def candidates(
         elif spec.volumes and name in WITHOUT_VOLUMES:
             missing.append((name, "it has no equal of --volume"))
         elif spec.net == "host" and name in WITHOUT_NETWORK:
-            missing.append((name, "it has no equal of --net host"))
+            missing.append((name, WITHOUT_NETWORK[name]))
         elif peer is not None:
             files = str(place.scratch) if name == "linux.uml" else ""
             runnable.append(Candidate(name, lambda peer=peer: peer.command(spec), files=files))  # type: ignore[misc]  # the default binds the loop's peer

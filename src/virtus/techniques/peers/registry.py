@@ -65,7 +65,7 @@ def _bubblewrap(spec: GuestSpec) -> list[str]:
 
 
 def _runsc(spec: GuestSpec) -> list[str]:
-    options = ["-ignore-cgroups", f"-network={spec.net}", "-platform=ptrace"]
+    options = ["-ignore-cgroups", "-network=none", "-platform=ptrace"]
     return ["runsc", *options, "do", "-cwd", _cwd(spec), *spec.argv]
 
 

@@ -1,0 +1,96 @@
+"""What the benchmarks write into the documents, and that they say when the machine was not theirs alone."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import claims, quiet, usermode
+
+
+@pytest.fixture
+def figures() -> dict[str, Any]:
+    row = {"name": "seccomp", "wall_s": 4.8, "ratio": 1.04, "ratio_min": 1.01, "ratio_max": 1.07, "cpu_ratio": 1.02}
+    row |= {"switches_per_call": None, "processes": 6, "same_output": False}
+    return {
+        "processors": 2,
+        "model": "a processor",
+        "kernel": "6.1",
+        "runs": 5,
+        "compile": {"calls": 71_000, "results": [row]},
+        "getpid_us": {"native": [0.1, 0.3, 0.2]},
+        "notified_us": {"native": [0.1], "seccomp": [3.0]},
+        "others": 0.01,
+    }
+
+
+def test_the_tables(figures: dict[str, Any]) -> None:
+    text = usermode.markdown(figures)
+    assert "| seccomp | 4.80 | 1.04 (1.01-1.07) | 1.02 | - | 6 | no |" in text
+    assert "| native, getpid | 0.20 (0.10-0.30) |" in text
+    assert "| seccomp, a notified call | 3.00 (3.00-3.00) |" in text
+    assert "native, a notified call" not in text
+    assert "took 1% of the processors meanwhile." in text
+
+
+def test_figures_of_a_busy_machine_say_so(figures: dict[str, Any]) -> None:
+    figures["others"] = 0.4
+    assert "took 40% of the processors meanwhile: these figures are not" in usermode.markdown(figures)
+
+
+def test_tables_take_the_place_of_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{usermode.BEGIN}\nold\n{usermode.END}\nbelow\n")
+    monkeypatch.setattr(usermode, "DOCUMENT", page)
+    for text in ("first", "new"):
+        usermode.document(text)
+    assert page.read_text() == f"above\n{usermode.BEGIN}\n\nnew\n\n{usermode.END}\nbelow\n"
+
+
+def test_claims_take_their_own_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- speed -->?<!-- / --> and <!-- switches uml-tt -->9<!-- / -->")
+    monkeypatch.setattr(claims, "DOCUMENT", page)
+    claims.document({"speed": "1.50"})
+    assert page.read_text() == "<!-- speed -->1.50<!-- / --> and <!-- switches uml-tt -->9<!-- / -->"
+
+
+@pytest.mark.parametrize(
+    ("document", "begin"), [(usermode.DOCUMENT, usermode.BEGIN), (usermode.DOCUMENT, usermode.END)]
+)
+def test_the_document_has_the_marks(document: Path, begin: str) -> None:
+    assert document.read_text().count(begin) == 1
+
+
+def spin() -> None:
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+
+
+def spinning_child() -> None:
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.1: pass"], check=True)
+
+
+@pytest.mark.parametrize("work", [spin, spinning_child])
+def test_ones_own_work_is_not_others(work: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = (10.0, 100.0), (10.1, 100.4)  # the host has worked for as long as we at least have
+    answers = iter([before, after])
+    monkeypatch.setattr(quiet, "_host", lambda: next(answers))
+    others = quiet.Others()
+    work()
+    assert others.share() == 0
+
+
+def test_what_others_do_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([(10.0, 100.0), (40.0, 200.0)])
+    monkeypatch.setattr(quiet, "_host", lambda: next(answers))
+    assert quiet.Others().share() == pytest.approx(0.3, abs=0.01)
+
+
+def test_the_host_counts() -> None:
+    busy, total = quiet._host()
+    assert 0 < busy < total
