@@ -4,6 +4,8 @@ usage: python -m benchmarks.usermode [--runs N] [--document]
 
 Interleaved; medians. Writes benchmarks/results/usermode.json and .svg, and prints tables in Markdown; with --document
 into docs/benchmarks.md as well, which say how much of the processors other programs took meanwhile.
+
+Everything is measured twice: where the host's scheduler puts it, and with all of a candidate on one processor.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from typing import Any
 from benchmarks import quiet, workloads
 from virtus.comparison.candidates import Candidate, Place, candidates
 from virtus.comparison.compare import Comparison, compare
+from virtus.comparison.measure import placed
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.machine.spec import GuestSpec
 from virtus.report import plot
@@ -32,7 +35,9 @@ CALLS = 20_000
 UNKNOWN = 1000  # no system call: `seccomp` notifies its supervisor of it
 
 
-def per_call(runs: int, number: int, names: list[str] | None = None) -> dict[str, list[float]]:
+def per_call(
+    runs: int, number: int, names: list[str] | None = None, processors: frozenset[int] | None = None
+) -> dict[str, list[float]]:
     """Microseconds for each call, by candidate, `runs` rounds in turn."""
     loop = str(workloads.call_loop())
     figures: dict[str, list[float]] = {}
@@ -45,15 +50,16 @@ def per_call(runs: int, number: int, names: list[str] | None = None) -> dict[str
             turn = number_of_round % len(runnable)
             for candidate in runnable[turn:] + runnable[:turn]:
                 place.clean()
-                value = _once(candidate)
+                value = _once(candidate, processors)
                 if value is not None:
                     figures.setdefault(candidate.name, []).append(value)
     return figures
 
 
-def _once(candidate: Candidate) -> float | None:
+def _once(candidate: Candidate, processors: frozenset[int] | None) -> float | None:
     environment = {**os.environ}
-    done = subprocess.run(candidate.command(), capture_output=True, input=b"", env=environment, check=False)
+    with placed(processors):
+        done = subprocess.run(candidate.command(), capture_output=True, input=b"", env=environment, check=False)
     stdout, _, _ = candidate.outcome(done.stdout, done.stderr, done.returncode)
     try:
         return float(stdout.split()[-1])
@@ -61,20 +67,37 @@ def _once(candidate: Candidate) -> float | None:
         return None  # this peer could not run it
 
 
-def compile_comparison(runs: int) -> Comparison:
+def compile_comparison(runs: int, processors: frozenset[int] | None = None) -> Comparison:
     """Lua under everything."""
     spec = GuestSpec(argv=[str(workloads.compile_lua())])
-    return compare(replace(spec, cwd=os.getcwd()), runs=runs)
+    return compare(replace(spec, cwd=os.getcwd()), runs=runs, processors=processors)
+
+
+def measured(runs: int, processors: frozenset[int] | None = None) -> tuple[Comparison, dict[str, Any]]:
+    """The compile and the loops; the compile's comparison as it is, too, for its picture."""
+    compiled = compile_comparison(runs, processors)
+    return compiled, {
+        "compile": compiled.as_json(),
+        "getpid_us": per_call(runs, NUMBERS["getpid"], None, processors),
+        "notified_us": per_call(runs, UNKNOWN, ["seccomp"], processors),
+    }
 
 
 def markdown(figures: dict[str, Any]) -> str:
     """The tables of docs/benchmarks.md."""
-    compiled = figures["compile"]
     lines = [
         f"{figures['runs']} runs each, on {figures['processors']} processors ({figures['model']}), "
         f"Linux {figures['kernel']}. Other programs took {figures['others']:.0%} of the processors meanwhile"
         + (": these figures are not those of an idle machine." if figures["others"] > quiet.MOST else "."),
-        "",
+    ]
+    lines += ["", "### Where the host's scheduler puts it", "", *_tables(figures["spread"])]
+    lines += ["", "### All of a candidate on one processor", "", *_tables(figures["together"])]
+    return "\n".join(lines)
+
+
+def _tables(figures: dict[str, Any]) -> list[str]:
+    compiled = figures["compile"]
+    lines = [
         f"Compile: {compiled['calls']:,} system calls." if compiled["calls"] else "Compile:",
         "",
         "| | wall s | x native (min-max) | CPU x native | switches per call | host processes | same output |",
@@ -91,7 +114,7 @@ def markdown(figures: dict[str, Any]) -> str:
     for name, values in figures["notified_us"].items():
         if name != "native":
             lines.append(f"| {name}, a notified call | {_spread(values)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _spread(values: list[float]) -> str:
@@ -119,17 +142,17 @@ def main() -> None:
         parser.error("gcc is not installed: apt-get install gcc libc6-dev")
     RESULTS.mkdir(exist_ok=True)
     others = quiet.Others()
-    compiled = compile_comparison(options.runs)
+    compiled, spread = measured(options.runs)
+    _, together = measured(options.runs, frozenset({max(os.sched_getaffinity(0))}))
     figures: dict[str, Any] = {
         "processors": os.cpu_count(),
         "model": _model(),
         "kernel": os.uname().release,
         "runs": options.runs,
-        "compile": compiled.as_json(),
-        "getpid_us": per_call(options.runs, NUMBERS["getpid"]),
-        "notified_us": per_call(options.runs, UNKNOWN, ["seccomp"]),
+        "others": others.share(),
+        "spread": spread,
+        "together": together,
     }
-    figures["others"] = others.share()
     (RESULTS / "usermode.json").write_text(json.dumps(figures, indent=1) + "\n")
     plot.plot(compiled, RESULTS / "usermode.svg", frozenset(registry.names()))
     print(markdown(figures))

@@ -128,6 +128,14 @@ def test_peers_without_an_equal_of_an_option_say_so(tmp_path: Path, monkeypatch:
     assert all("--volume" in reason for _, reason in missing)
 
 
+def test_a_command_can_be_bound_to_a_processor(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    one = max(before)
+    script = [sys.executable, "-c", "import os; print(os.sched_getaffinity(0))"]
+    assert measure(script, os.environ, tmp_path, processors=frozenset({one})).stdout == f"{{{one}}}\n".encode()
+    assert os.sched_getaffinity(0) == before
+
+
 def test_a_peer_whose_guest_writes_to_files(tmp_path: Path) -> None:
     peer = Candidate("linux.uml", list, files=str(tmp_path / "run"))
     assert peer.outcome(b"boot", b"panic", 0) == (b"", b"panic", NEVER_RAN)

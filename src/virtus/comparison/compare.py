@@ -67,8 +67,11 @@ def compare(
     runs: int = 5,
     warm_up: int = 1,
     progress: Progress | None = None,
+    processors: frozenset[int] | None = None,
 ) -> Comparison:
     """Run `spec` under native and every wanted candidate (default: all that work here), `runs` rounds of each.
+
+    `processors` are those that a candidate with all its processes stays on; None: where the host puts them.
 
     Raises UsageError for unknown names and for a guest that does not run natively.
     """
@@ -86,7 +89,7 @@ def compare(
             for candidate in runnable[turn:] + runnable[:turn]:
                 if progress is not None:
                     progress(done, total, candidate.name)
-                results[candidate.name] = _one(candidate, environment, place, guardian)
+                results[candidate.name] = _one(candidate, environment, place, guardian, processors)
                 done += 1
             if number >= warm_up:
                 rounds.append(results)
@@ -99,11 +102,15 @@ def compare(
 
 
 def _one(
-    candidate: Candidate, environment: dict[str, str], place: Place, guardian: Guardian
+    candidate: Candidate,
+    environment: dict[str, str],
+    place: Place,
+    guardian: Guardian,
+    processors: frozenset[int] | None,
 ) -> tuple[Run, dict[str, Any]]:
     place.clean()
     try:
-        run = measure(candidate.command(), environment, place.base, guardian.watch)
+        run = measure(candidate.command(), environment, place.base, guardian.watch, processors)
     except OSError as error:
         raise UsageError(f"running the guest as {candidate.name}", str(error)) from error
     stdout, stderr, status = candidate.outcome(run.stdout, run.stderr, run.status)

@@ -6,7 +6,8 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,22 +84,36 @@ def _reap(pids: set[int]) -> list[resource.struct_rusage]:
     return usages
 
 
+@contextmanager
+def placed(processors: frozenset[int] | None) -> Iterator[None]:
+    """What this thread starts meanwhile stays on these processors; None: where the host puts it."""
+    before = os.sched_getaffinity(0)
+    try:
+        if processors is not None:
+            os.sched_setaffinity(0, processors)
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def measure(
     command: list[str],
     environment: Mapping[str, str],
     base: Path,
     started: Callable[[int], None] = lambda pid: None,
+    processors: frozenset[int] | None = None,
 ) -> Run:
     """Run a command to its end, without input; its output is collected. Raises OSError when it cannot start.
 
-    `started` is told its process's number, and 0 when it has ended.
+    `started` is told its number, and 0 when it has ended. `processors` binds the command, not who looks at it.
     The input is an empty file: runsc gives its standard streams to nobody, which /dev/null must not become.
     """
     nothing = base / "run.in"
     nothing.write_bytes(b"")
     with nothing.open("rb") as none, (base / "run.out").open("w+b") as out, (base / "run.err").open("w+b") as err:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, env=dict(environment), stdin=none, stdout=out, stderr=err)
+        with placed(processors):
+            process = subprocess.Popen(command, env=dict(environment), stdin=none, stdout=out, stderr=err)
         started(process.pid)
         sampler = _Sampler(process.pid)
         _adopt_orphans(yes=True)

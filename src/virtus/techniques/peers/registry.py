@@ -94,7 +94,7 @@ def _user_mode_linux(spec: GuestSpec) -> list[str]:
 PEERS: Final = (
     Peer("native", "", "the host itself, on its own files", lambda: Availability(True), _native),
     Peer("bubblewrap", "bubblewrap", "namespaces only", _installed("bwrap", "bubblewrap"), _bubblewrap),
-    Peer("proot", "proot", "ptrace and seccomp, on the host's files", _installed("proot", "proot"), _proot),
+    Peer("proot", "proot", "ptrace, on the host's files", _installed("proot", "proot"), _proot),
     Peer("runsc", "runsc", "gVisor's kernel, ptrace platform", _installed("runsc", "runsc", root=True), _runsc),
     Peer(
         "linux.uml",
