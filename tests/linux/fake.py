@@ -30,7 +30,6 @@ CODE = 0x400000
 XSTATE_SIZE = 832
 UNLIMITED = (2**64 - 1, 2**64 - 1)
 LIMITS = dict.fromkeys(range(16), UNLIMITED) | {7: (1024, 4096)}
-ARGUMENTS = (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)
 PROCESS_CALLS = ("process_calls", "session_calls", "prctl_calls", "signal_calls", "interval_timers", "wait_calls")
 _idents = itertools.count(1 << 24)  # beyond PID_MAX_LIMIT: no thread of this host
 
@@ -147,7 +146,7 @@ class FakeMachine:
         """Make a system call; None when the task does not come back at once."""
         task = task or self.task
         regs = task.regs
-        for index, value in zip(ARGUMENTS, arguments, strict=False):
+        for index, value in zip(r.SYSCALL_ARGUMENTS, arguments, strict=False):
             regs[index] = value & r.NO_SYSCALL
         regs[r.ORIG_RAX] = NUMBERS[name]
         regs[r.RCX] = regs[r.RIP]

@@ -12,44 +12,36 @@ from collections import deque
 from typing import Final
 
 from virtus.exits import Exit, Reason
-from virtus.host import process_memory, ptrace
+from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.vcpus import placement, stub
+from virtus.vcpus import stub
+from virtus.vcpus.host_context import KICK, HostContext, HostVcpu
 
-KICK: Final = int(signal.SIGUSR2)
 ANY: Final = 2**64 - 1
 WAIT_STOPPED: Final = 0x7F
-ERRNO_MAX: Final = 4095
 _MUNMAP, _MMAP, _CLONE, _EPOLL_WAIT, _RSEQ = (
     NUMBERS[name] for name in ("munmap", "mmap", "clone", "epoll_wait", "rseq")
 )
-_ARGUMENTS = (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)
 
 
-class StubContext:
+class StubContext(HostContext):
     """A guest thread on a stub process (see `virtus.exits.Context`)."""
 
-    __slots__ = ("_array", "address", "ident", "regs", "running", "vcpu")
+    __slots__ = ("_array", "address")
+    vcpu: "PtraceVcpu"
 
     def __init__(self, vcpu: "PtraceVcpu", ident: int) -> None:
-        self.vcpu = vcpu
-        self.ident = ident
         self._array = (ctypes.c_uint64 * r.COUNT)()
-        self.regs = memoryview(self._array).cast("B").cast("Q")
         self.address = ctypes.addressof(self._array)
-        self.running = False
-
-    def resume(self) -> None:
-        """See Context."""
-        self.vcpu.resume(self)
+        super().__init__(vcpu, ident, memoryview(self._array).cast("B").cast("Q"))
 
     def inject(self, number: int, *arguments: int) -> int:
         """See Context. One round trip: the stub executes `syscall; int3`."""
         regs = self.regs
         saved = regs.tobytes()
-        for index, value in zip(_ARGUMENTS, arguments, strict=False):
+        for index, value in zip(r.SYSCALL_ARGUMENTS, arguments, strict=False):
             regs[index] = value & r.NO_SYSCALL
         regs[r.RAX], regs[r.ORIG_RAX], regs[r.RIP] = number, r.NO_SYSCALL, stub.SYSCALL_AT
         try:
@@ -80,18 +72,6 @@ class StubContext:
         self.inject(_MUNMAP, 0, STUB_START)
         self.set_extended_state(self.vcpu.initial_xstate)
 
-    def read(self, address: int, size: int) -> bytes:
-        """See Context."""
-        return process_memory.read(self.ident, address, size)
-
-    def read_partial(self, address: int, size: int) -> bytes:
-        """See Context."""
-        return process_memory.read_partial(self.ident, address, size)
-
-    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """See Context."""
-        process_memory.write(self.ident, address, data)
-
     def fault(self) -> bytes:
         """See Context."""
         return ptrace.get_siginfo(self.ident)
@@ -104,33 +84,19 @@ class StubContext:
         """See Context."""
         ptrace.set_xstate(self.ident, state)
 
-    def kick(self) -> None:
-        """See Context."""
-        if self.running:
-            self.vcpu.flush()
-            os.kill(self.ident, KICK)
 
-    def kill(self) -> None:
-        """See Context."""
-        self.vcpu.kill(self)
-
-
-class PtraceVcpu:
+class PtraceVcpu(HostVcpu[StubContext]):
     """All contexts of one machine, and the wait for the next of them to come out."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._stepper = ptrace.Stepper()
         self._block = self._stepper.block
-        self._exit = Exit()
         self._scratch = (ctypes.c_uint64 * r.COUNT)()
         self._scratch_view = memoryview(self._scratch).cast("B").cast("Q")
-        self._next: StubContext | None = None  # resumed together with the next wait
         self._held: deque[tuple[StubContext, int]] = deque()  # exits that came out while injecting
         self._epoll: select.epoll | None = None
         self._watcher: StubContext | None = None
-        self.contexts: dict[int, StubContext] = {}
-        self._running = 0
-        self._placement = placement.Placement()
         self.created = 0
         self.initial_xstate = b""
         self.zygote = self._make_zygote()
@@ -174,14 +140,6 @@ class PtraceVcpu:
         self._stepper.step()
         return child
 
-    def resume(self, context: StubContext) -> None:
-        """Let a context run; the last one resumed goes together with the next wait."""
-        if self._next is not None:
-            self.flush()
-        self._next = context
-        context.running = True
-        self._running += 1
-
     def flush(self) -> None:
         """Resume now what was to be resumed with the next wait."""
         context, self._next = self._next, None
@@ -214,17 +172,6 @@ class PtraceVcpu:
                 return
             if number not in (KICK, signal.SIGSTOP):
                 self._held.append((context, status))
-
-    def kill(self, context: StubContext) -> None:
-        """End a context; what is left of it is reaped by `run`."""
-        if self.contexts.get(context.ident) is not context:
-            return  # it has ended, and its number may be another's by now
-        if self._next is context:
-            self._next = None
-        try:
-            os.kill(context.ident, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has been reaped already
 
     def run(self) -> Exit:
         """See Vcpu."""
@@ -265,9 +212,7 @@ class PtraceVcpu:
                     raise OSError(3, "the machine's I/O watcher was killed")
                 exit.reason, exit.context, exit.number = Reason.EVENT, None, 0
                 return exit
-            if context.running:
-                context.running = False
-                self._running -= 1
+            self.came_out(context)
             exit.context = context
             if status & 0xFF != WAIT_STOPPED:
                 del self.contexts[context.ident]
@@ -285,7 +230,6 @@ class PtraceVcpu:
         """Nobody runs: wait for the host alone, looking now and then whether a stub was killed from outside."""
         assert self._epoll is not None
         while not self._epoll.poll(1.0, 1):
-            block = self._block
             for context in list(self.contexts.values()):
                 try:
                     pid, status = os.waitpid(context.ident, os.WNOHANG | ptrace.WALL)
@@ -293,12 +237,7 @@ class PtraceVcpu:
                     continue
                 if pid and not os.WIFSTOPPED(status):
                     self._held.append((context, status & 0xFFFF))
-                    block[0] = 0
                     return
-
-    def balance(self) -> None:
-        """Now and then: let guests that keep several processors busy have them (see `placement`)."""
-        self._placement.balance(self._running, self.contexts)
 
     def close(self) -> None:
         """See Vcpu."""

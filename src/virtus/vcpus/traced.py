@@ -2,37 +2,31 @@
 
 import os
 import select
-import signal
 
 from virtus.exits import Exit, Reason
-from virtus.host import process_memory, ptrace
+from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
-from virtus.vcpus import placement, tracing
+from virtus.vcpus import tracing
+from virtus.vcpus.host_context import HostContext, HostVcpu
 
 
-class TracedContext:
+class TracedContext(HostContext):
     """A guest thread that another process traces (see `virtus.exits.Context`)."""
 
-    __slots__ = ("_bytes", "ident", "regs", "running", "vcpu")
+    __slots__ = ("_bytes",)
+    vcpu: "TracedVcpu"
 
     def __init__(self, vcpu: "TracedVcpu", ident: int, registers: bytes) -> None:
-        self.vcpu = vcpu
-        self.ident = ident
         self._bytes = bytearray(registers)
-        self.regs = memoryview(self._bytes).cast("Q")
-        self.running = False
-
-    def resume(self) -> None:
-        """See Context."""
-        self.vcpu.resume(self)
+        super().__init__(vcpu, ident, memoryview(self._bytes).cast("Q"))
 
     def inject(self, number: int, *arguments: int) -> int:
         """See Context."""
         regs = memoryview(bytearray(self._bytes)).cast("Q")
         regs[r.RAX] = number
-        for index, value in zip((r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9), arguments, strict=False):
+        for index, value in zip(r.SYSCALL_ARGUMENTS, arguments, strict=False):
             regs[index] = value & r.NO_SYSCALL
-        for index in (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)[len(arguments) :]:
+        for index in r.SYSCALL_ARGUMENTS[len(arguments) :]:
             regs[index] = 0
         return self.vcpu.ask(tracing.INJECT, self, registers=regs.tobytes())[0]
 
@@ -49,18 +43,6 @@ class TracedContext:
         """See Context."""
         self.vcpu.ask(tracing.EMPTY, self, registers=bytes(self._bytes))
 
-    def read(self, address: int, size: int) -> bytes:
-        """See Context."""
-        return process_memory.read(self.ident, address, size)
-
-    def read_partial(self, address: int, size: int) -> bytes:
-        """See Context."""
-        return process_memory.read_partial(self.ident, address, size)
-
-    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
-        """See Context."""
-        process_memory.write(self.ident, address, data)
-
     def fault(self) -> bytes:
         """See Context."""
         return self.vcpu.ask(tracing.FAULT, self)[2]
@@ -73,27 +55,13 @@ class TracedContext:
         """See Context."""
         self.vcpu.ask(tracing.SET_STATE, self, len(state), payload=state)
 
-    def kick(self) -> None:
-        """See Context."""
-        if self.running:
-            self.vcpu.flush()
-            os.kill(self.ident, signal.SIGUSR2)
 
-    def kill(self) -> None:
-        """See Context."""
-        self.vcpu.kill(self)
-
-
-class TracedVcpu:
+class TracedVcpu(HostVcpu[TracedContext]):
     """All contexts of one machine, as the kernel process sees them."""
 
     def __init__(self) -> None:
-        self._placement = placement.Placement()  # the tracing process and the guests inherit the place
+        super().__init__()
         self._pid, self._requests, self._answers = tracing.start()
-        self._exit = Exit()
-        self._next: TracedContext | None = None
-        self.contexts: dict[int, TracedContext] = {}
-        self._running = 0
         self.created = 1
         self._head()
 
@@ -140,31 +108,12 @@ class TracedVcpu:
         """From now on `run` also returns, with Reason.EVENT, when this epoll set has something ready."""
         self.ask(tracing.WATCH, None, epoll.fileno())
 
-    def resume(self, context: TracedContext) -> None:
-        """Let a context run; the last one resumed goes together with the next wait."""
-        if self._next is not None:
-            self.flush()
-        self._next = context
-        context.running = True
-        self._running += 1
-
     def flush(self) -> None:
         """Resume now what was to be resumed with the next wait."""
         context, self._next = self._next, None
         if context is not None:
             self._send(tracing.RESUME, context.ident, 0, context._bytes)
             self._send(tracing.FLUSH, 0, 0, tracing.NO_REGISTERS)
-
-    def kill(self, context: TracedContext) -> None:
-        """End a context; the tracing process reaps it."""
-        if self.contexts.get(context.ident) is not context:
-            return  # it has ended, and its number may be another's by now
-        if self._next is context:
-            self._next = None
-        try:
-            os.kill(context.ident, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has been reaped already
 
     def run(self) -> Exit:
         """See Vcpu."""
@@ -183,16 +132,14 @@ class TracedVcpu:
                 continue  # the rest of a context that was forgotten
             if found is not None:
                 found._bytes[:] = registers
-                if found.running:
-                    found.running = False
-                    self._running -= 1
+                self.came_out(found)
                 if exit.reason is Reason.ENDED:
                     del self.contexts[ident]
             return exit
 
-    def balance(self) -> None:
-        """Now and then: let guests that keep several processors busy have them."""
-        self._placement.balance(self._running, [self._pid, *self.contexts])
+    def placed(self) -> list[int]:
+        """See HostVcpu; the tracing process too."""
+        return [self._pid, *self.contexts]
 
     def close(self) -> None:
         """See Vcpu."""

@@ -19,7 +19,7 @@ from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.vcpus.ptrace import WAIT_STOPPED, PtraceVcpu, StubContext
-from virtus.vcpus.stub import CLONE_FILES
+from virtus.vcpus.stub import CLONE_FILES, PR_SET_PDEATHSIG
 
 HEAD: Final = struct.Struct("<4q")  # operation or reason, context, two operands
 MESSAGE: Final = HEAD.size + ptrace.REGISTER_BYTES
@@ -121,7 +121,7 @@ class TracingProcess:
                 raise ProcessLookupError(3, "no such context")
             elif operation == INJECT:
                 # the registers hold the call's number and arguments; the kernel process keeps the guest's own
-                values = [context.regs[index] for index in (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)]
+                values = [context.regs[index] for index in r.SYSCALL_ARGUMENTS]
                 result = context.inject(context.regs[r.RAX], *values)
             elif operation == FORK:
                 child = context.fork(share_memory=bool(first))
@@ -177,7 +177,7 @@ def start() -> tuple[int, int, int]:
     if pid == 0:
         status = 1
         try:
-            _libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             TracingProcess(requests_out, answers_in).serve()
             status = 0
         except EOFError:

@@ -31,5 +31,7 @@ FS: Final = 25
 GS: Final = 26
 COUNT: Final = 27
 
+SYSCALL_ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
+"""Where a system call's arguments are, in order (System V ABI AMD64 supplement, A.2.1)."""
 NO_SYSCALL: Final = 2**64 - 1
 """ORIG_RAX when the context is not inside a system call."""

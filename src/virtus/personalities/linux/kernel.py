@@ -15,14 +15,13 @@ from virtus.exits import Context, Exit, Reason
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.linux_calls import NAMES, NUMBERS
 from virtus.personalities.linux import delivery, lifecycle
-from virtus.personalities.linux.blocking import Interrupted, Wait
+from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.results import INTERRUPTED, NO_RESULT, RESTART
 from virtus.personalities.linux.scheduler import Scheduler
 from virtus.personalities.linux.table import TABLE
 from virtus.personalities.linux.task import Process, Task
 
-ARGUMENTS: Final = (r.RDI, r.RSI, r.RDX, r.R10, r.R8, r.R9)  # System V ABI, A.2.1
 X32_BIT: Final = 0x40000000  # arch/x86/include/uapi/asm/unistd.h
 MASK: Final = 2**64 - 1
 RESTART_RESULTS: Final = frozenset({RESTART & MASK, INTERRUPTED & MASK})
@@ -62,7 +61,7 @@ class Kernel:
         self._current: Task | None = None
         self._entries: list[Callable[[Task, Any], Any] | None] = [None] * (max(NUMBERS.values()) + 1)
         for name, entry in TABLE.items():
-            self._entries[NUMBERS[name]] = entry.bind(ARGUMENTS)
+            self._entries[NUMBERS[name]] = entry.bind(r.SYSCALL_ARGUMENTS)
 
     # The personality's side of the loop
 
@@ -111,18 +110,21 @@ class Kernel:
         else:
             try:
                 result = entry(task, regs)
-            except OSError as error:
-                result = -(error.errno or errno.EIO)
             except Exception as error:
-                result = self._mistake(task, error)
+                result = self._failure(error)
         if type(result) is GeneratorType:
             task.steps = result
             self._step(task, None)
         else:
             self.finish_call(task, result)
 
-    def _mistake(self, task: Task, error: Exception) -> int:
-        """A handler has failed in a way it must not: EIO for the guest, a line in the meter for us."""
+    def _failure(self, error: Exception) -> int:
+        """The result of a call whose handler raised.
+
+        Anything but an OSError is a mistake of ours: it ends the call with EIO and a line in the meter, no more.
+        """
+        if isinstance(error, OSError):
+            return -(error.errno or errno.EIO)
         self.meter.note(f"a mistake in the kernel, answered with EIO: {type(error).__name__}: {error}")
         return -errno.EIO
 
@@ -157,27 +159,27 @@ class Kernel:
         self._current = task
         waited = task.wait
         task.wait = None
+        outcome = self._advance(steps, waited, send)
+        if isinstance(outcome, Wait):
+            self._sleep(task, outcome)
+        else:
+            task.steps = None
+            task.state = "R"
+            self.finish_call(task, outcome)
+        self._current = None
+
+    def _advance(self, steps: Blocking, waited: Wait | None, send: bool | Interrupted | None) -> Wait | int:
+        """What a waiting call says next: what it waits for, or its result."""
         try:
             if isinstance(send, Interrupted):
-                wait = steps.throw(send)
-            else:
-                wait = next(steps) if send is None else steps.send(send)
+                return steps.throw(send)
+            return next(steps) if send is None else steps.send(send)
         except StopIteration as end:
-            task.steps = None
-            task.state = "R"
-            self.finish_call(task, end.value)
-        except OSError as error:
-            task.steps = None
-            task.state = "R"
-            self.finish_call(task, -(error.errno or errno.EIO))
+            return int(end.value)
         except Interrupted:
-            task.steps = None
-            task.state = "R"
-            self.finish_call(task, RESTART if waited is None or waited.restart else INTERRUPTED)
-        else:
-            self._sleep(task, wait)
-        finally:
-            self._current = None
+            return RESTART if waited is None or waited.restart else INTERRUPTED
+        except Exception as error:
+            return self._failure(error)
 
     def _sleep(self, task: Task, wait: Wait) -> None:
         wait.task = task
