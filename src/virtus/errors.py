@@ -13,6 +13,10 @@ class VirtusError(Exception):
         self.doing, self.found, self.remedy = doing, found, remedy
         super().__init__(f"{doing}: {found}" + (f"; {remedy}" if remedy else ""))
 
+    def words(self) -> list[str]:
+        """The error as plain text, to be told to another process (see `from_words`)."""
+        return [type(self).__name__, self.doing, self.found, self.remedy]
+
 
 class UsageError(VirtusError):
     """The request itself makes no sense (exit status 2)."""
@@ -38,3 +42,14 @@ class HostLacks(VirtusError):
 
 class MachineBroken(VirtusError):
     """The machine could not go on, through no act of the guest that it could have prevented."""
+
+
+_KINDS: dict[str, type[VirtusError]] = {
+    kind.__name__: kind for kind in (VirtusError, UsageError, GuestNotFound, GuestNotRunnable, HostLacks, MachineBroken)
+}
+
+
+def from_words(words: list[str]) -> VirtusError:
+    """The error that another process has told of by its `words`."""
+    kind, doing, found, remedy = words
+    return _KINDS[kind](doing, found, remedy)

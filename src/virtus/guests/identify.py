@@ -18,6 +18,8 @@ ELF_MACHINES: Final = {
 """e_machine (System V gABI, chapter 4)."""
 PE_MACHINES: Final = {0x14C: "i386", 0x8664: "x86-64", 0xAA64: "AArch64", 0x1C4: "ARM"}
 """IMAGE_FILE_HEADER.Machine (Microsoft PE format)."""
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where commands are looked for when the guest's environment has no PATH."""
 BOOT_MAGIC: Final = b"HdrS"  # at 0x202 of a bzImage (Documentation/arch/x86/boot.rst)
 BOOT_MAGIC_AT: Final = 0x202
 

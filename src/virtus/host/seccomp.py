@@ -13,7 +13,6 @@ from typing import Final
 
 from virtus.host.machine_code import MachineCode
 
-RET_KILL_PROCESS: Final = 0x80000000
 RET_ERRNO: Final = 0x00050000
 RET_USER_NOTIF: Final = 0x7FC00000
 RET_ALLOW: Final = 0x7FFF0000
@@ -22,7 +21,6 @@ FLAG_NEW_LISTENER: Final = 1 << 3
 FLAG_WAIT_KILLABLE_RECV: Final = 1 << 5  # Linux 5.19
 NOTIF_RECV: Final = 0xC0502100
 NOTIF_SEND: Final = 0xC0182101
-NOTIF_ID_VALID: Final = 0x40082102
 NOTIF_SET_FLAGS: Final = 0x40082104  # Linux 6.6
 SYNC_WAKE_UP: Final = 1
 USER_NOTIF_FLAG_CONTINUE: Final = 1

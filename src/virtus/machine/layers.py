@@ -58,13 +58,12 @@ class Layers:
     that is renamed from one to another crosses file systems.
     """
 
-    def __init__(self, root: Path, changes: Path | None, used: list[str]) -> None:
+    def __init__(self, root: Path, changes: Path | None) -> None:
         self.lower = str(root)
         self._trusted = namespaces.is_host_root()
-        base = scratch_point([self.lower, *used, *([str(changes)] if changes else [])])
+        base = scratch_point([self.lower, *([str(changes)] if changes else [])])
         mounts.mount("virtus", base, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, UPPER_OPTIONS)
         self._changes = str(changes) if changes else base + "/changes"
-        self._base = base
         self.root = base + "/root"
         os.mkdir(self.root)
         prefix = self.lower.rstrip("/")

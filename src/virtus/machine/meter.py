@@ -4,12 +4,18 @@ Every technique passes through the one loop, so every technique is counted alike
 monotonic clock; processor time and context switches come from the host's own accounting (getrusage(2)).
 """
 
+import os
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
 REPORT_VERSION = 1
+
+
+def shell_status(status: int) -> int:
+    """A wait status (wait4(2)) as a shell shows it: the exit status, or 128 and the signal's number."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, Never
 
 from virtus import errors
@@ -24,6 +23,7 @@ from virtus.host import mounts, namespaces
 from virtus.machine import scratch, streams
 from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
 from virtus.machine.layers import Layers
+from virtus.machine.meter import shell_status
 from virtus.machine.spec import GuestSpec
 
 _BASE = (
@@ -86,7 +86,6 @@ def start(
     body: Callable[[Inside], int],
     *,
     proc: Literal["real", "empty"],
-    before_root: Callable[[], None] | None = None,
 ) -> SandboxProcess:
     """Run `body` as PID 1 of a new box; returns when the box stands, raises VirtusError when it cannot be built.
 
@@ -109,7 +108,7 @@ def start(
         control.close()
         os.close(told)
         os.close(go_in)
-        _outer(supervisor, spec, body, proc, before_root, inner_control, tell, go_out, cwd)
+        _outer(supervisor, spec, body, proc, inner_control, tell, go_out, cwd)
     inner_control.close()
     os.close(tell)
     os.close(go_out)
@@ -156,8 +155,7 @@ def _hand_shake(spec: GuestSpec, pid: int, told: int, go: int) -> None:
     text = message + b"".join(iter(lambda: os.read(told, 1 << 16), b""))
     if not text:
         raise MachineBroken("building the box", "its first process ended unexpectedly")
-    kind, *words = json.loads(text[1:] if text[:1] == b"e" else text)
-    raise getattr(errors, kind)(*words)
+    raise errors.from_words(json.loads(text[1:] if text[:1] == b"e" else text))
 
 
 def _identity(spec: GuestSpec) -> tuple[int, int]:
@@ -172,8 +170,7 @@ def _lacks(error: OSError) -> HostLacks:
 
 
 def _fail(tell: int, error: VirtusError) -> Never:
-    text = json.dumps([type(error).__name__, error.doing, error.found, error.remedy]).encode()
-    os.write(tell, b"e" + text)
+    os.write(tell, b"e" + json.dumps(error.words()).encode())
     os._exit(1)
 
 
@@ -182,7 +179,6 @@ def _outer(
     spec: GuestSpec,
     body: Callable[[Inside], int],
     proc: str,
-    before_root: Callable[[], None] | None,
     control: socket.socket,
     tell: int,
     go: int,
@@ -194,8 +190,6 @@ def _outer(
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         user, group = os.geteuid(), os.getegid()
-        if before_root is not None:
-            before_root()
         privileged = namespaces.is_host_root()
         inherited = streams.Inherited()
         if privileged:
@@ -223,9 +217,7 @@ def _outer(
     os.close(tell)
     _, status = os.waitpid(pid, 0)
     inherited.give_back()
-    if os.WIFSIGNALED(status):
-        os._exit(128 + os.WTERMSIG(status))
-    os._exit(os.WEXITSTATUS(status))
+    os._exit(shell_status(status))
 
 
 def _inner(
@@ -294,7 +286,7 @@ def _build_root(spec: GuestSpec) -> None:
     nodes = HostNodes()
     proc = mounts.copy_tree("/proc")
     volumes = [(mounts.copy_tree(str(volume.source)), volume) for volume in spec.volumes]
-    layers = Layers(_absolute(spec.root), _absolute(spec.keep) if spec.keep else None, [])
+    layers = Layers(spec.root.resolve(), spec.keep.resolve() if spec.keep else None)
     mounts.pivot_root(layers.root)
     nodes.populate()
     mounts.attach(proc, "/proc")  # a fresh one may only be mounted where one is visible
@@ -314,19 +306,14 @@ def _mount_proc(proc: str) -> int:
     return procfs
 
 
-def _absolute(path: Path) -> Path:
-    return path.resolve()
-
-
 def _show(tree: int, target: str, *, read_only: bool) -> None:
     """Attach a volume inside the new root, making its mount point where there is none."""
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.makedirs(target, exist_ok=True)
+        mounts.restrict_copy(tree, mounts.MOUNT_ATTR_NODEV)  # one device may be asked for, by its own name
     elif not os.path.exists(target):
         os.makedirs(os.path.dirname(target) or "/", exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-    if stat.S_ISDIR(os.fstat(tree).st_mode):
-        mounts.restrict_copy(tree, mounts.MOUNT_ATTR_NODEV)  # one device may be asked for, by its own name
     mounts.attach(tree, target)
     if read_only:
         mounts.make_read_only(target)

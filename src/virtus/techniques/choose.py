@@ -3,10 +3,8 @@
 import os
 
 from virtus.errors import GuestNotRunnable, UsageError
-from virtus.guests.identify import Guest, Kind, find, identify
+from virtus.guests.identify import DEFAULT_PATH, Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def guest_of(spec: GuestSpec) -> Guest:

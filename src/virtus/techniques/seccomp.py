@@ -15,7 +15,7 @@ from virtus.errors import HostLacks, VirtusError
 from virtus.host import capabilities, seccomp
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.machine import init, loop, sandbox
-from virtus.machine.meter import Meter, Report
+from virtus.machine.meter import Meter, Report, shell_status
 from virtus.machine.spec import GuestSpec
 from virtus.machine.watch import Watch
 from virtus.personalities.linux import supervision
@@ -130,8 +130,7 @@ class Seccomp:
             return counted, {"status": 137}  # everything in the box was killed
         answer = json.loads(text)
         if "error" in answer:
-            kind, *words = answer["error"]
-            raise getattr(errors, kind)(*words)
+            raise errors.from_words(answer["error"])
         return counted, answer
 
 
@@ -174,10 +173,10 @@ def _first(inside: sandbox.Inside, program: bytes, streams: list[int], secret: i
             os.close(slave)
         init.started(told, spec.argv[0])
         status = init.serve(guest, control, end)
-        answer: dict[str, Any] = {"status": _shell_status(status)}
+        answer: dict[str, Any] = {"status": shell_status(status)}
     except VirtusError as error:
         end()
-        answer = {"error": [type(error).__name__, error.doing, error.found, error.remedy]}
+        answer = {"error": error.words()}
     control.sendall(json.dumps(answer).encode())
     return 0
 
@@ -192,10 +191,6 @@ def _become(inside: sandbox.Inside) -> None:
     capabilities.drop(keep_root=root)
     capabilities.forbid_attaching()
     inside.die_with_outer()
-
-
-def _shell_status(status: int) -> int:
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 TECHNIQUE = Seccomp()

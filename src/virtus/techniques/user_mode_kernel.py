@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from virtus import errors
-from virtus.errors import HostLacks, VirtusError
+from virtus.errors import HostLacks, MachineBroken, VirtusError
 from virtus.exits import Context, Vcpu
-from virtus.machine import loop, sandbox
-from virtus.machine.meter import Meter, Report
+from virtus.machine import loop, sandbox, watch
+from virtus.machine.meter import Meter, Report, shell_status
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux import boot
 from virtus.personalities.linux.kernel import Kernel
@@ -53,13 +53,12 @@ def run(name: str, make_vcpu: Callable[[], UserModeVcpu], spec: GuestSpec) -> Re
         forward.restore()
     status, usage = process.wait()
     if "error" in answer:
-        kind, *words = answer["error"]
-        raise getattr(errors, kind)(*words)
+        raise errors.from_words(answer["error"])
     if "status" not in answer:
         raise VirtusError("running the guest", f"the kernel process ended with wait status {status:#x}")
     return Report(
         technique=name,
-        status=_shell_status(answer["status"]),
+        status=shell_status(answer["status"]),
         wall_s=time.perf_counter() - started,
         cpu_s=usage.ru_utime + usage.ru_stime,
         context_switches=usage.ru_nvcsw + usage.ru_nivcsw,
@@ -72,20 +71,10 @@ def run(name: str, make_vcpu: Callable[[], UserModeVcpu], spec: GuestSpec) -> Re
     )
 
 
-def _shell_status(status: int) -> int:
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
 class _Forwarding:
     """The supervisor's side: signals of the user go to the kernel process, its report comes back."""
 
-    FORWARDED = tuple(
-        int(number)
-        for number in (
-            signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-            signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT,
-        )
-    )  # fmt: skip
+    FORWARDED = (*watch.FORWARDED, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -121,9 +110,9 @@ def _kernel_main(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) 
     try:
         answer = _machine(inside, make_vcpu)
     except VirtusError as error:
-        answer = {"error": [type(error).__name__, error.doing, error.found, error.remedy]}
+        answer = {"error": error.words()}
     except OSError as error:
-        answer = {"error": ["MachineBroken", "running the guest", str(error), ""]}
+        answer = {"error": MachineBroken("running the guest", str(error)).words()}
     control.setblocking(True)
     control.sendall(json.dumps(answer).encode())
     control.shutdown(socket.SHUT_WR)

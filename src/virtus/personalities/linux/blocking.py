@@ -15,7 +15,7 @@ restarts the call, or ends it with EINTR, as sigaction(2) SA_RESTART says), or c
 
 from collections.abc import Generator
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from virtus.personalities.linux.task import Task
@@ -80,12 +80,3 @@ Blocking = Generator[Wait, bool, int]
 def after(nanoseconds: int) -> int:
     """The deadline this far from now."""
     return monotonic_ns() + max(0, nanoseconds) or 1
-
-
-def result_of(steps: Any) -> int:
-    """Run a generator handler that is known not to wait (for tests)."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        return int(end.value)
-    raise AssertionError("the call would wait")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
 from virtus.exits import Context
+from virtus.guests.identify import DEFAULT_PATH
 from virtus.host import capabilities
 from virtus.personalities.linux import delivery, job_control, limits_calls, paths, program, stdio
 from virtus.personalities.linux.impersonation import Impersonation
@@ -23,7 +24,6 @@ HANDLERS: Final = (
     "wait_calls",
 )  # fmt: skip
 FIRST_PID: Final = 2
-DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def load_handlers() -> None:

@@ -22,7 +22,6 @@ TFD_TIMER_FLAGS: Final = 3  # TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET
 ALARM_CLOCKS: Final = frozenset({8, 9})  # CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM: they wake the machine up
 ITIMERSPEC_SIZE: Final = 32
 NANOSECONDS: Final = 1_000_000_000
-PIDFD_THREAD: Final = os.O_EXCL  # include/uapi/linux/pidfd.h
 
 
 def _checked_flags(flags: int, allowed: int) -> None:
@@ -104,13 +103,6 @@ def timerfd_create(task: Task, clock: Int, flags: Int) -> int:
     return _install(task, TimerFile(timerfd.create(clock), flags, "[timerfd]"), flags)
 
 
-def _timer(task: Task, fd: int) -> TimerFile:
-    file = task.descriptors.get(fd)
-    if not isinstance(file, TimerFile):
-        raise OSError(errno.EINVAL, "")
-    return file
-
-
 @call("timerfd_settime")
 def timerfd_settime(task: Task, fd: Int, flags: Int, new: Word, old: Word) -> int:
     """timerfd_settime(2)."""
@@ -119,7 +111,7 @@ def timerfd_settime(task: Task, fd: Int, flags: Int, new: Word, old: Word) -> in
     interval_seconds, interval, seconds, nanoseconds = unpack("<qqqq", value)
     if min(interval_seconds, seconds) < 0 or not (0 <= interval < NANOSECONDS and 0 <= nanoseconds < NANOSECONDS):
         raise OSError(errno.EINVAL, "")
-    before = timerfd.set_time(_timer(task, fd).host, flags, value)
+    before = timerfd.set_time(task.descriptors.of_kind(fd, TimerFile).host, flags, value)
     if old:
         task.write(old, before)
     return 0
@@ -128,7 +120,7 @@ def timerfd_settime(task: Task, fd: Int, flags: Int, new: Word, old: Word) -> in
 @call("timerfd_gettime")
 def timerfd_gettime(task: Task, fd: Int, current: Word) -> int:
     """timerfd_gettime(2)."""
-    task.write(current, timerfd.get_time(_timer(task, fd).host))
+    task.write(current, timerfd.get_time(task.descriptors.of_kind(fd, TimerFile).host))
     return 0
 
 
@@ -227,9 +219,7 @@ def _signalfd(task: Task, fd: int, mask_at: int, size: int, flags: int) -> int:
     mask = WORD.unpack(task.read(mask_at, size))[0] & ~UNBLOCKABLE
     if fd == -1:
         return _install(task, SignalFile(task.process, flags, mask), flags)
-    file = task.descriptors.get(fd)
-    if not isinstance(file, SignalFile):
-        raise OSError(errno.EINVAL, "")
+    file = task.descriptors.of_kind(fd, SignalFile)
     file.mask = mask
     file.update(file.reader)
     return fd
@@ -331,13 +321,6 @@ def pidfd_send_signal(task: Task, fd: Int, number: Int, info: Word, flags: Uint)
 # inotify
 
 
-def _inotify(task: Task, fd: int) -> InotifyFile:
-    file = task.descriptors.get(fd)
-    if not isinstance(file, InotifyFile):
-        raise OSError(errno.EINVAL, "")
-    return file
-
-
 @call("inotify_init")
 def inotify_init(task: Task) -> int:
     """inotify_init(2)."""
@@ -354,7 +337,7 @@ def inotify_init1(task: Task, flags: Int) -> int:
 @call("inotify_add_watch", note="nothing happens in /proc")
 def inotify_add_watch(task: Task, fd: Int, path_at: Word, mask: Uint) -> int:
     """inotify_add_watch(2)."""
-    file = _inotify(task, fd)
+    file = task.descriptors.of_kind(fd, InotifyFile)
     path = task.read_string(path_at)
     if not path:
         raise OSError(errno.ENOENT, "")
@@ -367,7 +350,7 @@ def inotify_add_watch(task: Task, fd: Int, path_at: Word, mask: Uint) -> int:
 @call("inotify_rm_watch")
 def inotify_rm_watch(task: Task, fd: Int, watch: Int) -> int:
     """inotify_rm_watch(2)."""
-    inotify.remove_watch(_inotify(task, fd).host, watch)
+    inotify.remove_watch(task.descriptors.of_kind(fd, InotifyFile).host, watch)
     return 0
 
 

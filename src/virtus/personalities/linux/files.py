@@ -7,9 +7,8 @@ where reading may wait it is non-blocking on the host, and O_NONBLOCK as the gue
 
 import errno
 import os
-import stat as stat_bits
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from virtus.personalities.linux.blocking import Blocking, Wait
 
@@ -122,6 +121,9 @@ class File:
             self.released()
 
 
+_File = TypeVar("_File", bound=File)
+
+
 class Descriptors:
     """A process's table of descriptors (shared by threads: CLONE_FILES)."""
 
@@ -137,6 +139,13 @@ class Descriptors:
         file = self.files.get(fd)
         if file is None:
             raise OSError(errno.EBADF, "")
+        return file
+
+    def of_kind(self, fd: int, kind: type[_File]) -> _File:
+        """The file behind a descriptor that must be of this kind; raises EBADF, EINVAL."""
+        file = self.get(fd)
+        if not isinstance(file, kind):
+            raise OSError(errno.EINVAL, "")
         return file
 
     def lowest(self, start: int, limit: int) -> int:
@@ -189,8 +198,3 @@ class Descriptors:
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self.files))
-
-
-def kind_of(status: os.stat_result) -> int:
-    """The file-type bits of a status."""
-    return stat_bits.S_IFMT(status.st_mode)

@@ -325,13 +325,6 @@ def epoll_create1(task: Task, flags: Int) -> int:
     return task.open_descriptor(EpollFile(), close_on_exec=bool(flags & os.O_CLOEXEC))
 
 
-def _epoll_of(task: Task, fd: int) -> EpollFile:
-    file = task.descriptors.get(fd)
-    if not isinstance(file, EpollFile):
-        raise OSError(errno.EINVAL, "")
-    return file
-
-
 @call("epoll_ctl", note="sets nest one level less deep than on Linux")
 def epoll_ctl(task: Task, epoll: Int, operation: Int, fd: Int, event: Word) -> int:
     """epoll_ctl(2)."""
@@ -349,7 +342,7 @@ def epoll_ctl(task: Task, epoll: Int, operation: Int, fd: Int, event: Word) -> i
 def _epoll_wait(task: Task, fd: int, address: int, most: int, deadline: int, mask: int | None) -> "int | Blocking":
     if not 0 < most <= EPOLL_EVENTS_MAX:
         raise OSError(errno.EINVAL, "")
-    file = _epoll_of(task, fd)
+    file = task.descriptors.of_kind(fd, EpollFile)
 
     def attempt() -> int:
         events = file.collect(min(most, EPOLL_AT_ONCE))

@@ -17,6 +17,7 @@ from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import PAGE, USER_END
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths
+from virtus.personalities.linux.memory_calls import MAP_FIXED
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.table import Int, Word, call
 from virtus.personalities.linux.task import Task
@@ -27,9 +28,7 @@ ARGUMENT_PAGES_MAX: Final = 6 << 20  # the most that arguments may take (bprm_se
 ARGUMENT_MAX: Final = 32 * PAGE  # MAX_ARG_STRLEN
 RLIMIT_STACK: Final = 3
 STACK_MAX: Final = 256 << 20
-MAP_FIXED: Final = 0x10
 PROT_NONE: Final = 0
-MAP_FIXED_NOREPLACE: Final = 0x100000
 MAP_NORESERVE: Final = 0x4000
 MAP_GROWSDOWN: Final = 0x100
 AT_EMPTY_PATH: Final = 0x1000

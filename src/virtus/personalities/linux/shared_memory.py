@@ -19,7 +19,7 @@ from virtus.personalities.linux.ipc import (
     Registry,
     now,
 )
-from virtus.personalities.linux.memory_calls import check_range
+from virtus.personalities.linux.memory_calls import MAP_FIXED_NOREPLACE, check_range
 from virtus.personalities.linux.table import Int, Word, call
 from virtus.personalities.linux.task import PAGE, Memory, Task
 
@@ -34,7 +34,6 @@ SHM_LOCKED: Final = 0o2000
 SHMMNI: Final = 4096
 SHMMAX: Final = 2**64 - 1 - (1 << 24)
 SHMALL: Final = SHMMAX // PAGE
-MAP_FIXED_NOREPLACE: Final = 0x100000
 SHMID_DS: Final = Struct("<Q3qiiQ16x")  # after ipc64_perm: segsz, atime, dtime, ctime, cpid, lpid, nattch
 SHMINFO: Final = Struct("<5Q32x")
 SHM_INFO_STRUCT: Final = Struct("<ixxxx5Q")

@@ -45,20 +45,40 @@ def pack_records(rows: list[tuple[str, int, int]], start: int, count: int) -> tu
     return b"".join(packed), at
 
 
-class ProcFile(File):
-    """A text of /proc: made when it is read from its start, so that what is read fits together."""
+class _NodeFile(File):
+    """A node of /proc that is open: its status, and a position in what it says."""
 
     kind = "proc"
 
-    def __init__(self, node: Text, flags: int) -> None:
+    def __init__(self, node: Node, flags: int) -> None:
         super().__init__(-1, flags, node.path)
         self.node = node
         self.position = 0
-        self._content: bytes | None = None
 
     def stat(self) -> os.stat_result:
         """fstat(2)."""
         return self.node.status(proc_device_number())
+
+    def seek(self, offset: int, whence: int) -> int:
+        """lseek(2); there is no end to seek from, and rows of a directory are positions."""
+        if whence == os.SEEK_CUR:
+            offset += self.position
+        elif whence != os.SEEK_SET:
+            raise OSError(errno.EINVAL, "")
+        if offset < 0:
+            raise OSError(errno.EINVAL, "")
+        self.position = offset
+        return offset
+
+
+class ProcFile(_NodeFile):
+    """A text of /proc: made when it is read from its start, so that what is read fits together."""
+
+    node: Text
+
+    def __init__(self, node: Text, flags: int) -> None:
+        super().__init__(node, flags)
+        self._content: bytes | None = None
 
     def read(self, task: "Task", count: int) -> bytes:
         """read(2)."""
@@ -87,32 +107,15 @@ class ProcFile(File):
         """pwrite(2)."""
         return self.write(task, data)
 
-    def seek(self, offset: int, whence: int) -> int:
-        """lseek(2); there is no end to seek from."""
-        if whence == os.SEEK_CUR:
-            offset += self.position
-        elif whence != os.SEEK_SET:
-            raise OSError(errno.EINVAL, "")
-        if offset < 0:
-            raise OSError(errno.EINVAL, "")
-        self.position = offset
-        return offset
 
-
-class ProcDirectory(File):
+class ProcDirectory(_NodeFile):
     """A directory of /proc."""
 
-    kind = "proc"
+    node: Directory
 
     def __init__(self, node: Directory, flags: int) -> None:
-        super().__init__(-1, flags, node.path)
-        self.node = node
-        self.position = 0
+        super().__init__(node, flags)
         self._rows: list[tuple[str, int, int]] | None = None
-
-    def stat(self) -> os.stat_result:
-        """fstat(2)."""
-        return self.node.status(proc_device_number())
 
     def read(self, task: "Task", count: int) -> bytes:
         """Not as bytes."""
@@ -129,30 +132,9 @@ class ProcDirectory(File):
         packed, self.position = pack_records(self._rows, self.position, count)
         return packed
 
-    def seek(self, offset: int, whence: int) -> int:
-        """lseek(2), to a position that a record gave."""
-        if whence == os.SEEK_CUR:
-            offset += self.position
-        elif whence != os.SEEK_SET:
-            raise OSError(errno.EINVAL, "")
-        if offset < 0:
-            raise OSError(errno.EINVAL, "")
-        self.position = offset
-        return offset
 
-
-class ProcPath(File):
+class ProcPath(_NodeFile):
     """A place in /proc (O_PATH)."""
-
-    kind = "proc"
-
-    def __init__(self, node: Node, flags: int) -> None:
-        super().__init__(-1, flags, node.path)
-        self.node = node
-
-    def stat(self) -> os.stat_result:
-        """fstat(2)."""
-        return self.node.status(proc_device_number())
 
     def read(self, task: "Task", count: int) -> bytes:
         """EBADF."""
