@@ -70,7 +70,9 @@ class Layers:
         self._mounted = {
             entry.point: entry.kind
             for entry in mounts.mounts()
-            if entry.point.startswith(prefix + "/") and entry.point != "/" and not entry.point.startswith(base)
+            if entry.point.startswith(prefix + "/")
+            and entry.point != "/"
+            and not f"{entry.point}/".startswith(f"{base}/")
         }
         try:
             self._overlay(self.lower, self.root, "root")
