@@ -1,0 +1,1 @@
+"""vCPU `translator`: guest instructions of another processor, translated to the host's."""
