@@ -62,8 +62,8 @@ RESERVED_VALUE: Final = 72
 STACK_TOP: Final = 73
 """Where the thread's host stack begins: RSP in ENTER's loop."""
 LEAVE_AT: Final = 74
-"""Address of LEAVE: `word leave(state)`. Comes out; the reason is in EXIT, where to go on in PC. Returns the PC to go on
-with, which the caller compares with the one it expects."""
+"""Address of LEAVE: `word leave(state)`. Comes out; the reason is in EXIT, where to go on in PC. Returns the PC to go
+on with, which the caller compares with the one it expects."""
 MISS_AT: Final = 75
 """Address of MISS: `word miss(state)`. Has the guest code at PC translated, and goes on there."""
 UNWIND_AT: Final = 76
