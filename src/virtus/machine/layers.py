@@ -6,6 +6,7 @@ the mount namespace, or the directory of `--keep`. Overlays are the host kernel'
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -42,11 +43,21 @@ def _overlaps(one: str, other: str) -> bool:
     return os.path.commonpath((one, other)) in (one, other)
 
 
-def scratch_point(used: list[str]) -> str:
-    """A directory of the host that may be covered by a mount of ours: none of the paths in use is at or below it."""
-    for point in SCRATCH_POINTS:
-        if os.path.isdir(point) and not any(path != "/" and _overlaps(point, path) for path in used):
+def scratch_point(used: list[str], mounted: Iterable[str] = ()) -> str:
+    """A directory of the host that may be covered by a mount of ours: none of the paths in use is at or below it.
+
+    One with nothing `mounted` at or below it is preferred: what is there would be hidden from the guest.
+    """
+    free = [
+        point
+        for point in SCRATCH_POINTS
+        if os.path.isdir(point) and not any(path != "/" and _overlaps(point, path) for path in used)
+    ]
+    for point in free:
+        if not any(f"{path}/".startswith(f"{point}/") for path in mounted):
             return point
+    if free:
+        return free[0]
     raise HostLacks("layering the guest's root", "no directory is free as a mount point", f"create {SCRATCH_POINTS[0]}")
 
 
@@ -61,7 +72,8 @@ class Layers:
     def __init__(self, root: Path, changes: Path | None) -> None:
         self.lower = str(root)
         self._trusted = namespaces.is_host_root()
-        base = scratch_point([self.lower, *([str(changes)] if changes else [])])
+        there = mounts.mounts()
+        base = scratch_point([self.lower, *([str(changes)] if changes else [])], [entry.point for entry in there])
         mounts.mount("virtus", base, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, UPPER_OPTIONS)
         self._changes = str(changes) if changes else base + "/changes"
         self.root = base + "/root"
@@ -69,7 +81,7 @@ class Layers:
         prefix = self.lower.rstrip("/")
         self._mounted = {
             entry.point: entry.kind
-            for entry in mounts.mounts()
+            for entry in there
             if entry.point.startswith(prefix + "/")
             and entry.point != "/"
             and not f"{entry.point}/".startswith(f"{base}/")
