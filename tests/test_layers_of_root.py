@@ -1,7 +1,6 @@
 """Which directory of the host is covered while a guest's root is put together."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,9 +9,8 @@ from virtus.machine import layers
 
 
 @pytest.fixture(autouse=True)
-def every_point_is_there(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def every_point_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "isdir", lambda path: path in ("/mnt", "/media", "/srv"))
-    yield
 
 
 def test_the_first_one_when_nothing_is_in_use() -> None:

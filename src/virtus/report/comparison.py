@@ -8,9 +8,8 @@ from rich.text import Text
 
 def table(comparison: Any) -> Table:
     """The table of a `virtus.comparison.compare.Comparison`."""
-    shown = Table(
-        title=f"{' '.join(comparison.guest)[:70]}   ({comparison.rounds} run{'s' * (comparison.rounds != 1)} each, medians)"
-    )
+    rounds = "one run" if comparison.rounds == 1 else f"{comparison.rounds} runs"
+    shown = Table(title=f"{' '.join(comparison.guest)[:70]}   ({rounds} each, medians)")
     shown.add_column("run by")
     headings = ("wall s", "CPU s", "x native", "min-max", "exits/s", "switches/call", "processes", "output")
     for heading in headings:
