@@ -7,7 +7,6 @@ supplement 3.4.1 for the initial stack. There is no vDSO: a guest address space 
 import errno
 import mmap
 import os
-import secrets
 import stat
 import struct
 from typing import Final
@@ -16,7 +15,7 @@ from virtus.guests import elf
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import PAGE, USER_END
 from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths
+from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths, randomness
 from virtus.personalities.linux.memory_calls import MAP_FIXED
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.table import Int, Word, call
@@ -235,7 +234,7 @@ def _load(
     task: Task, image: Image, loader: Image | None, path: str, arguments: list[bytes], environment: list[bytes]
 ) -> None:
     program = image.program
-    base = 0x5555_0000_0000 + (secrets.randbits(28) << 12) if loader else 0x7F00_0000_0000
+    base = 0x5555_0000_0000 + (randomness.bits(28) << 12) if loader else 0x7F00_0000_0000
     bias = _load_image(task, image, base)
     entry = program.entry + bias
     loader_bias = 0
@@ -243,7 +242,7 @@ def _load(
         loader_bias = _load_image(task, loader, 0)
         entry = loader.program.entry + loader_bias
     memory = task.memory
-    memory.break_start = memory.break_end = program.span[1] + bias + (secrets.randbits(13) << 12)
+    memory.break_start = memory.break_end = program.span[1] + bias + (randomness.bits(13) << 12)
     auxiliary = [
         (AT_PHDR, program.headers_at() + bias),
         (AT_PHENT, elf.PROGRAM_HEADER.size),
@@ -274,7 +273,7 @@ def _load(
 def _map_stack(task: Task, *, executable: bool) -> int:
     """Map the main thread's stack; its top."""
     size = min(max(task.limit(RLIMIT_STACK), 128 << 10), STACK_MAX) & -PAGE
-    top = USER_END - (16 << 20) - (secrets.randbits(22) << 12)
+    top = USER_END - (16 << 20) - (randomness.bits(22) << 12)
     protection = mmap.PROT_READ | mmap.PROT_WRITE | (mmap.PROT_EXEC if executable else 0)
     _map(task, top - size, size, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
     task.memory.stack_top = top
@@ -296,7 +295,7 @@ def build_stack(
     for text in (*arguments, *environment, path, b"x86_64"):
         offsets.append(len(strings))
         strings += text + b"\0"
-    strings += secrets.token_bytes(16)
+    strings += os.urandom(16)
     start = (top - 8 - len(strings)) & -16
     places = [start + offset for offset in offsets]
     count = len(arguments)

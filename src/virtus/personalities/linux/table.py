@@ -5,11 +5,10 @@ small entry function is generated from them once, so that a call costs no interp
 calls into the table that the kernel answers with an error on purpose.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 Int = Annotated[int, "int"]
 """A C `int`: the low 32 bits of the register, signed."""
@@ -68,9 +67,9 @@ def call(name: str, *, note: str = "") -> Callable[[_F], _F]:
     """
 
     def register(handler: _F) -> _F:
-        hints = get_type_hints(handler, include_extras=True)
-        names = list(inspect.signature(handler).parameters)[1:]
-        kinds = tuple(hints[name].__metadata__[0] for name in names)
+        code = handler.__code__
+        names = code.co_varnames[1 : code.co_argcount]
+        kinds = tuple(handler.__annotations__[name].__metadata__[0] for name in names)
         if name in TABLE:
             raise ValueError(f"system call {name} is in the table twice")
         TABLE[name] = Entry(name, handler, kinds, Support.PARTIAL if note else Support.FULL, note)

@@ -1,10 +1,9 @@
 """/proc outside of the processes' directories: the machine, its mounts, its tunables, its network."""
 
 import os
-import secrets
-import uuid
 from typing import TYPE_CHECKING, Final
 
+from virtus.personalities.linux import randomness
 from virtus.personalities.linux.proc.tree import (
     DT_DIR,
     DT_REG,
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
     from virtus.personalities.linux.task import Task
 
-BOOT_ID: Final = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
+BOOT_ID: Final = randomness.identifier()
 LAYERS: Final = frozenset({"overlay"})
 """File systems whose options name directories of the host."""
 NETWORK_FILES: Final = (
@@ -109,7 +108,7 @@ def _domain_name(task: "Task", path: str) -> Node:
 
 
 def _random_uuid(kernel: "Kernel") -> bytes:
-    return f"{uuid.uuid4()}\n".encode()
+    return f"{randomness.identifier()}\n".encode()
 
 
 def _network(task: "Task", path: str) -> Node:
