@@ -19,7 +19,7 @@ from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.results import INTERRUPTED, NO_RESULT, RESTART
 from virtus.personalities.linux.scheduler import Scheduler
-from virtus.personalities.linux.table import TABLE
+from virtus.personalities.linux.table import TABLE, Entry
 from virtus.personalities.linux.task import Process, Task
 
 X32_BIT: Final = 0x40000000  # arch/x86/include/uapi/asm/unistd.h
@@ -61,7 +61,16 @@ class Kernel:
         self._current: Task | None = None
         self._entries: list[Callable[[Task, Any], Any] | None] = [None] * (max(NUMBERS.values()) + 1)
         for name, entry in TABLE.items():
-            self._entries[NUMBERS[name]] = entry.bind(r.SYSCALL_ARGUMENTS)
+            self._entries[NUMBERS[name]] = self._bound_when_called(NUMBERS[name], entry)
+
+    def _bound_when_called(self, number: int, entry: Entry) -> Callable[[Task, Any], Any]:
+        """A call's entry function, made when a guest first needs it: no guest uses all of the table."""
+
+        def first(task: Task, regs: Any) -> Any:
+            bound = self._entries[number] = entry.bind(r.SYSCALL_ARGUMENTS)
+            return bound(task, regs)
+
+        return first
 
     # The personality's side of the loop
 
