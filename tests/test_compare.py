@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -153,14 +154,51 @@ def test_candidates_carry_the_box(tmp_path: Path) -> None:
     need("seccomp")
     place = Place(tmp_path)
     place.clean()
-    spec = GuestSpec(argv=["tool", "-x"], volumes=[Volume(Path("/a"), "/b", read_only=True)], hostname="h")
+    spec = GuestSpec(argv=["true", "-x"], volumes=[Volume(Path("/a"), "/b", read_only=True)], hostname="h")
     runnable, _ = candidates(spec, place, ["seccomp"])
     native, seccomp = runnable
-    assert native.command() == ["tool", "-x"]
+    assert native.command() == ["true", "-x"]
     words = seccomp.command()
-    assert words[-3:] == ["--", "tool", "-x"]
+    assert words[-3:] == ["--", "true", "-x"]
     assert "/a:/b:ro" in words
     assert f"{SCRATCH}={place.scratch}" in words
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GuestSpec:
+    """A program for riscv64, and a host on which everything is installed."""
+    monkeypatch.setattr(peers, "PEERS", tuple(replace(peer, probe=lambda: Availability(True)) for peer in peers.PEERS))
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 243) + bytes(60))
+    return GuestSpec(argv=[str(program), "word"], env={"VIRTUS_SYSROOT": str(tmp_path)})
+
+
+def test_programs_of_another_processor_have_their_own_candidates(foreign: GuestSpec, tmp_path: Path) -> None:
+    runnable, missing = candidates(foreign, Place(tmp_path), ["unicorn-riscv64", "proot"])
+    assert [candidate.name for candidate in runnable] == ["qemu-riscv64", "unicorn-riscv64"]
+    assert runnable[0].command() == ["qemu-riscv64", "-L", str(tmp_path), *foreign.argv]
+    assert runnable[1].command()[-2:] == list(foreign.argv)
+    assert missing == [("proot", "it does not run programs for RISC-V")]
+
+
+def test_the_same_program_for_the_host_is_what_is_measured_against(foreign: GuestSpec, tmp_path: Path) -> None:
+    spec = replace(foreign, extra={"native": "/bin/true"})
+    runnable, _ = candidates(spec, Place(tmp_path), ["qemu-riscv64"])
+    assert [candidate.name for candidate in runnable] == ["native", "qemu-riscv64"]
+    assert runnable[0].command() == ["/bin/true", "word"]
+
+
+def test_nothing_that_can_run_it_is_said(foreign: GuestSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = tuple(replace(peer, probe=lambda: Availability(False, "gone")) for peer in peers.PEERS)
+    monkeypatch.setattr(peers, "PEERS", nobody)
+    with pytest.raises(UsageError, match="qemu-riscv64: gone"):
+        candidates(foreign, Place(tmp_path), ["qemu-riscv64"])
+
+
+def test_native_is_a_program_for_the_host(foreign: GuestSpec) -> None:
+    done = virtus("compare", "--native", foreign.argv[0], "--", foreign.argv[0])
+    assert done.returncode == 2
+    assert b"no program for this host" in done.stderr
 
 
 def test_unknown_candidates_are_a_usage_error(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`virtus compare`: the same guest under everything that can run it, side by side."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,25 @@ Examples:
   virtus compare --with seccomp,proot --runs 9 -- ./my-tests
   virtus compare --json out.json --plot out.svg -- python3 -m compileall -q .
 
+  virtus compare --native ./prog -- ./prog-riscv64
+
 Every run finds an empty directory in $VIRTUS_SCRATCH. native and proot work on the host's real files.""",
 )
 @click.option("--with", "wanted", metavar="T1,T2,...", help="Only these techniques and peers (and native).")
 @click.option("--runs", type=click.IntRange(1), default=5, show_default=True, help="Counted runs of each.")
 @click.option("--json", "json_file", type=Path, metavar="FILE", help="Write all figures to FILE.")
 @click.option("--plot", "plot_file", type=Path, metavar="FILE.svg|png", help="Draw them.")
+@click.option("--native", "native", metavar="PROG", help="The same program for the host, for a foreign GUEST.")
 @box_options
 @click.argument("guest")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(wanted: str | None, runs: int, json_file: Path | None, plot_file: Path | None, **box: Any) -> int:
-    """Run GUEST under native, every technique and every peer that can, in turn, and show what each costs."""
+def command(
+    wanted: str | None, runs: int, json_file: Path | None, plot_file: Path | None, native: str | None, **box: Any
+) -> int:
+    """Run GUEST under native, every technique and every peer that can, in turn, and show what each costs.
+
+    A program for another processor has no native run, unless --native names the same for the host.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -41,6 +50,11 @@ def command(wanted: str | None, runs: int, json_file: Path | None, plot_file: Pa
         plot.check(plot_file)
     spec = make_spec(**box)
     choose.technique_for(choose.guest_of(spec))
+    if native is not None:
+        other = choose.guest_of(replace(spec, argv=[native]))
+        if not other.is_native:
+            raise UsageError("reading --native", f"{native} is no program for this host")
+        spec = replace(spec, extra={"native": str(other.path)})
     names = [name.strip() for name in wanted.split(",")] if wanted else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -11,7 +11,7 @@ from typing import Any
 
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec
-from virtus.techniques import registry
+from virtus.techniques import choose, registry
 from virtus.techniques.peers import registry as peers
 
 SCRATCH = "VIRTUS_SCRATCH"
@@ -21,6 +21,10 @@ WITHOUT_NETWORK = {
     "linux.uml": "it has no equal of --net host",
     "runsc": "as root, its `do` would set up address translation on the host for --net host, and leave it there",
 }
+EMULATION = "emulation"
+NATIVE = "native"
+REFERENCE = "qemu-riscv64"
+"""What a program of another processor is measured against, where no program for the host is named beside it."""
 NEVER_RAN = 255
 """The status of a guest whose peer has left none."""
 
@@ -75,9 +79,10 @@ class Place:
 def candidates(
     spec: GuestSpec, place: Place, wanted: Sequence[str] | None
 ) -> tuple[list[Candidate], list[tuple[str, str]]]:
-    """Those that can run here, native first, and the others with the reason.
+    """Those that can run here, and the others with the reason. The first is what all are measured against: native, or
+    for another processor's program the equal of it that `spec.extra["native"]` names, else QEMU, where there is one.
 
-    Raises UsageError for unknown names, and for a box in which native cannot run.
+    Raises UsageError for unknown names, for a box in which native cannot run, and where nothing can run the guest.
     """
     known = [*peers.names(), *registry.names()]
     for name in wanted or ():
@@ -89,11 +94,22 @@ def candidates(
             "native has the host's root, and the user who called it",
             "compare without --root, --user and --keep",
         )
-    chosen = [name for name in known if wanted is None or name in wanted or name == "native"]
+    guest = choose.guest_of(spec)
+    foreign = choose.technique_for(guest) == EMULATION
+    processor = guest.machine if foreign else "x86-64"
+    fitting = {peer.name for peer in peers.PEERS if peer.processor == processor}
+    fitting |= {name for name in registry.names() if (name == EMULATION) == foreign}
+    reference = NATIVE if not foreign or "native" in spec.extra else REFERENCE
+    fitting.add(reference)
+    if foreign and reference != NATIVE:
+        fitting.discard(NATIVE)
+    chosen = [name for name in known if name in fitting and (wanted is None or name in wanted or name == reference)]
+    chosen.sort(key=lambda name: name != reference)
     environment = {**(os.environ if spec.env is None else spec.env), SCRATCH: str(place.scratch)}
-    spec = replace(spec, env=environment, extra={"scratch": str(place.scratch)})
+    spec = replace(spec, env=environment, extra={**spec.extra, "scratch": str(place.scratch)})
     runnable: list[Candidate] = []
-    missing: list[tuple[str, str]] = []
+    unfit = [name for name in wanted or () if name not in fitting]
+    missing = [(name, f"it does not run programs for {processor}") for name in unfit]
     for name in chosen:
         peer = next((peer for peer in peers.PEERS if peer.name == name), None)
         state = peer.probe() if peer else registry.get(name).probe()
@@ -108,6 +124,9 @@ def candidates(
             runnable.append(Candidate(name, lambda peer=peer: peer.command(spec), files=files))  # type: ignore[misc]  # the default binds the loop's peer
         else:
             runnable.append(_technique(name, spec, place))
+    if not runnable:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing)
+        raise UsageError("choosing what to compare", f"nothing here can run the guest: {reasons}")
     return runnable, missing
 
 

@@ -18,7 +18,7 @@ from virtus.machine.spec import GuestSpec
 VERSION = 1
 LINE = 80
 """Characters of a line of output that a message shows."""
-COUNTING = ("uml-skas", "uml-tt")
+COUNTING = ("uml-skas", "uml-tt", "emulation")
 """Techniques that see every system call of the guest."""
 Progress = Callable[[int, int, str], None]
 
@@ -54,6 +54,7 @@ class Comparison:
     results: list[Result]
     missing: list[tuple[str, str]]
     calls: int | None  # system calls the guest makes, where a technique has counted them
+    reference: str = "native"  # whose times the ratios are multiples of
 
     def as_json(self) -> dict[str, Any]:
         """Plain data with a version."""
@@ -69,7 +70,7 @@ def compare(
     progress: Progress | None = None,
     processors: frozenset[int] | None = None,
 ) -> Comparison:
-    """Run `spec` under native and every wanted candidate (default: all that work here), `runs` rounds of each.
+    """Run `spec` under native (see `candidates`) and every wanted candidate (default: all that work), `runs` rounds.
 
     `processors` are those that a candidate with all its processes stays on; None: where the host puts them.
 
@@ -97,8 +98,9 @@ def compare(
             progress(done, total, "")
     counted = [rounds[-1][name][1].get("calls") for name in COUNTING if name in rounds[-1]]
     calls = next((sum(found.values()) for found in counted if found), None)
-    results_in_order = [_summary(candidate.name, rounds, calls) for candidate in runnable]
-    return Comparison(list(spec.argv), runs, results_in_order, missing, calls)
+    reference = runnable[0].name
+    results_in_order = [_summary(candidate.name, reference, rounds, calls) for candidate in runnable]
+    return Comparison(list(spec.argv), runs, results_in_order, missing, calls, reference)
 
 
 def _one(
@@ -117,14 +119,16 @@ def _one(
     return replace(run, status=status, stdout=stdout, stderr=stderr), candidate.counted()
 
 
-def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], calls: int | None) -> Result:
+def _summary(
+    name: str, reference: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], calls: int | None
+) -> Result:
     runs = [results[name][0] for results in rounds]
-    natives = [results["native"][0] for results in rounds]
+    natives = [results[reference][0] for results in rounds]
     ratios = [run.wall_s / native.wall_s for run, native in zip(runs, natives, strict=True)]
     cpu_ratios = [run.cpu_s / max(native.cpu_s, 1e-6) for run, native in zip(runs, natives, strict=True)]
     rates = [counted["exit_count"] / run.wall_s for run, counted in (results[name] for results in rounds) if counted]
     switches = statistics.median(run.switches for run in runs)
-    differences = [difference(run, native) for run, native in zip(runs, natives, strict=True)]
+    differences = [difference(run, native, reference) for run, native in zip(runs, natives, strict=True)]
     notes: dict[str, int] = rounds[-1][name][1].get("notes", {})
     return Result(
         name=name,
@@ -146,17 +150,19 @@ def _summary(name: str, rounds: list[dict[str, tuple[Run, dict[str, Any]]]], cal
     )
 
 
-def difference(run: Run, native: Run) -> str:
-    """How a run came out otherwise than native's of the same round; "" when it did not."""
+def difference(run: Run, native: Run, reference: str = "native") -> str:
+    """How a run came out otherwise than the reference's of the same round; "" when it did not."""
     if run.status != native.status:
         words = run.stderr.decode(errors="replace").strip().splitlines()
-        return f"exit status {run.status}, native's is {native.status}" + (f": {words[-1][:LINE]}" if words else "")
+        return f"exit status {run.status}, {reference}'s is {native.status}" + (
+            f": {words[-1][:LINE]}" if words else ""
+        )
     if run.stdout == native.stdout:
         return ""
     mine, theirs = run.stdout.splitlines(), native.stdout.splitlines()
     for number, (line, other) in enumerate(zip_longest(mine, theirs), 1):
         if line != other:
-            return f"line {number} of the output is {_shown(line)}, native's is {_shown(other)}"
+            return f"line {number} of the output is {_shown(line)}, {reference}'s is {_shown(other)}"
     return "the output differs in how its lines end"
 
 

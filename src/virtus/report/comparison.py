@@ -11,7 +11,16 @@ def table(comparison: Any) -> Table:
     rounds = "one run" if comparison.rounds == 1 else f"{comparison.rounds} runs"
     shown = Table(title=f"{' '.join(comparison.guest)[:70]}   ({rounds} each, medians)")
     shown.add_column("run by")
-    headings = ("wall s", "CPU s", "x native", "min-max", "exits/s", "switches/call", "processes", "output")
+    headings = (
+        "wall s",
+        "CPU s",
+        f"x {comparison.reference}",
+        "min-max",
+        "exits/s",
+        "switches/call",
+        "processes",
+        "output",
+    )
     for heading in headings:
         shown.add_column(heading, justify="right")
     for result in comparison.results:

@@ -1,4 +1,4 @@
-"""A comparison as a picture: a bar for each candidate, wall time as a multiple of native."""
+"""A comparison as a picture: a bar for each candidate, wall time as a multiple of the first one's."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from virtus.errors import UsageError
 OURS, PEERS, NATIVE = "#1f6fb4", "#b0b7bf", "#3b3f45"
 LEGEND = {"native": NATIVE, "a technique of virtus": OURS, "another program": PEERS}
 FAR = 30.0
-"""Past this multiple of native a linear axis shows nothing of the others."""
+"""Past this multiple a linear axis shows nothing of the others."""
 SUFFIXES = (".svg", ".png", ".pdf")
 
 
@@ -54,7 +54,8 @@ def plot(comparison: Any, path: Path, ours: frozenset[str]) -> None:
     axes.set_axisbelow(True)
     axes.axvline(1, color=NATIVE, linewidth=0.8, linestyle=":")
     scale = ", logarithmic" if top > FAR else ""
-    axes.set_xlabel(f"wall time, multiple of native{scale} (median of {comparison.rounds} runs; line: min to max)")
+    multiple = f"multiple of {comparison.reference}{scale}"
+    axes.set_xlabel(f"wall time, {multiple} (median of {comparison.rounds} runs; line: min to max)")
     axes.set_title(" ".join(comparison.guest)[:90], fontsize=10, loc="left", parse_math=False)
     keys = [Patch(color=colour, label=label) for label, colour in LEGEND.items() if colour in colours]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False, fontsize=9)

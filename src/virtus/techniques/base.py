@@ -47,3 +47,4 @@ class Peer:
     summary: str
     probe: Callable[[], Availability]
     command: Callable[[GuestSpec], list[str]]
+    processor: str = "x86-64"  # whose programs it runs, as `guests.identify` names it

@@ -2,13 +2,13 @@
 
 import os
 import shlex
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from virtus.machine.spec import GuestSpec
 from virtus.techniques.base import Availability, Peer
+from virtus.techniques.peers import riscv64
+from virtus.techniques.peers.installed import installed
 
 UML_MEMORY: Final = "1024M"
 UML_SCRIPT: Final = """#!/bin/sh
@@ -26,17 +26,6 @@ sleep 60
 """PID 1 of the User Mode Linux instance: output and status leave through files of the host's."""
 
 
-def _installed(program: str, package: str, *, root: bool = False) -> Callable[[], Availability]:
-    def probe() -> Availability:
-        if shutil.which(program) is None:
-            return Availability(False, f"{program} is not installed", f"apt-get install {package}, or ./demo --peers")
-        if root and os.geteuid():
-            return Availability(False, f"{program} is run as root here", "run virtus as root to compare with it")
-        return Availability(True)
-
-    return probe
-
-
 def _cwd(spec: GuestSpec) -> str:
     return spec.cwd or os.getcwd()
 
@@ -46,7 +35,8 @@ def _scratch(spec: GuestSpec) -> str:
 
 
 def _native(spec: GuestSpec) -> list[str]:
-    return list(spec.argv)
+    program, *arguments = spec.argv
+    return [spec.extra.get("native", program), *arguments]
 
 
 def _proot(spec: GuestSpec) -> list[str]:
@@ -93,15 +83,31 @@ def _user_mode_linux(spec: GuestSpec) -> list[str]:
 
 PEERS: Final = (
     Peer("native", "", "the host itself, on its own files", lambda: Availability(True), _native),
-    Peer("bubblewrap", "bubblewrap", "namespaces only", _installed("bwrap", "bubblewrap"), _bubblewrap),
-    Peer("proot", "proot", "ptrace, on the host's files", _installed("proot", "proot"), _proot),
-    Peer("runsc", "runsc", "gVisor's kernel, ptrace platform", _installed("runsc", "runsc", root=True), _runsc),
+    Peer("bubblewrap", "bubblewrap", "namespaces only", installed("bwrap", "bubblewrap"), _bubblewrap),
+    Peer("proot", "proot", "ptrace, on the host's files", installed("proot", "proot"), _proot),
+    Peer("runsc", "runsc", "gVisor's kernel, ptrace platform", installed("runsc", "runsc", root=True), _runsc),
     Peer(
         "linux.uml",
         "user-mode-linux",
         "User Mode Linux on hostfs",
-        _installed("linux.uml", "user-mode-linux"),
+        installed("linux.uml", "user-mode-linux"),
         _user_mode_linux,
+    ),
+    Peer(
+        "qemu-riscv64",
+        "qemu-user",
+        "QEMU's translator for programs",
+        installed("qemu-riscv64", "qemu-user"),
+        riscv64.qemu,
+        "RISC-V",
+    ),
+    Peer(
+        "unicorn-riscv64",
+        "",
+        "QEMU's translator as a library, a few system calls",
+        riscv64.probe_unicorn,
+        riscv64.unicorn,
+        "RISC-V",
     ),
 )
 
