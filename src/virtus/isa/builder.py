@@ -165,6 +165,10 @@ class Builder(Protocol):
         """A register slot as a float; an `"s"` that is not boxed in ones (NaN boxing) reads as the canonical NaN."""
         ...
 
+    def float_bits(self, register: int, format: Format) -> Word:
+        """The bits of such a float: the slot's for `"d"`, for `"s"` the low 32 bits, or the canonical NaN's."""
+        ...
+
     def set_float(self, register: int, value: Float, format: Format) -> None:
         """Store a float, `"s"` boxed in ones."""
         ...

@@ -1,0 +1,58 @@
+"""emulation: a program for another processor, translated while it runs; the user-mode kernel answers its calls."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from virtus.machine.meter import Report
+from virtus.machine.spec import GuestSpec
+from virtus.personalities.linux.kernel import Kernel
+from virtus.techniques import user_mode_kernel
+from virtus.techniques.base import Availability
+from virtus.vcpus.ptrace import PtraceVcpu
+
+MACHINE: Final = "riscv64"
+USUAL_SYSROOT: Final = "/usr/riscv64-linux-gnu"
+"""Where Debian's cross packages put the libraries of riscv64 programs (libc6-riscv64-cross)."""
+
+
+def sysroots(spec: GuestSpec) -> tuple[str, ...]:
+    """Guest directories in which a dynamic program's libraries are looked for first; VIRTUS_SYSROOT names another."""
+    environment = os.environ if spec.env is None else spec.env
+    named = environment.get("VIRTUS_SYSROOT")
+    if named:
+        return (named,)
+    return (USUAL_SYSROOT,) if Path(spec.root, USUAL_SYSROOT[1:]).is_dir() else ()
+
+
+class Emulation:
+    """See Technique."""
+
+    name = "emulation"
+    section = "2.1"
+    vcpu = "translator, interpreter"
+    personality = "linux"
+    summary = "programs for another processor (riscv64), translated while they run"
+
+    def probe(self) -> Availability:
+        """See Technique."""
+        return user_mode_kernel.probe(PtraceVcpu)
+
+    def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
+        """See Technique."""
+        from virtus.isa.riscv64 import RISCV64
+        from virtus.vcpus.translator.vcpu import CallConvention, TranslatorVcpu
+
+        libraries = sysroots(spec)
+
+        def make() -> TranslatorVcpu:
+            return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
+
+        def attach(kernel: Kernel, vcpu: Any) -> Any:
+            kernel.sysroots = libraries
+            return vcpu.figures
+
+        return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach)
+
+
+TECHNIQUE = Emulation()

@@ -1,0 +1,1 @@
+"""vCPU `interpreter`: guest instructions, each carried out on Python's integers."""
