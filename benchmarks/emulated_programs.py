@@ -29,7 +29,11 @@ ZIGLANG: Final = "0.17.1"
 ZSTANDARD: Final = "0.25.0"
 BETTER_SQLITE3: Final = "12.11.1"
 RUFF: Final = "0.17.6"
-RISCV64_WHEELS: Final = ("manylinux_2_31_riscv64", "manylinux_2_39_riscv64", "musllinux_1_2_riscv64")
+WHEELS: Final[dict[Machine, tuple[str, ...]]] = {
+    "riscv64": ("manylinux_2_31_riscv64", "manylinux_2_39_riscv64"),
+    "x86_64": ("manylinux_2_17_x86_64", "manylinux2014_x86_64"),
+}
+"""Platform tags of wheels (PEP 600)."""
 
 
 class NotBuildable(Exception):
@@ -101,27 +105,18 @@ def fetched(package: str, version: str, fetch: Callable[[Path], None]) -> Path:
     return place
 
 
-def riscv64_wheel(package: str, version: str) -> Path:
-    """The files of a wheel from PyPI for riscv64. Raises NotBuildable."""
+def ruff(machine: Machine = "riscv64") -> Path:
+    """ruff as its authors build it: a large program in Rust, linked to glibc, from PyPI. Raises NotBuildable."""
 
     def fetch(place: Path) -> None:
-        platforms = [word for tag in RISCV64_WHEELS for word in ("--platform", tag)]
-        _pip(
-            "download", "--no-deps", "--only-binary", ":all:", *platforms, "--dest", str(place), f"{package}=={version}"
-        )
-        wheel = next(place.glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
+        platforms = [word for tag in WHEELS[machine] for word in ("--platform", tag)]
+        _pip("download", "--no-deps", "--only-binary", ":all:", *platforms, "--dest", str(place), f"ruff=={RUFF}")
+        with zipfile.ZipFile(next(place.glob("*.whl"))) as archive:
             archive.extractall(place)
-        wheel.unlink()
         for program in place.glob("*.data/scripts/*"):
             program.chmod(0o755)
 
-    return fetched(f"{package}-riscv64", version, fetch)
-
-
-def ruff() -> Path:
-    """ruff for riscv64 as its authors build it: a large program in Rust, linked to glibc. Raises NotBuildable."""
-    return next(riscv64_wheel("ruff", RUFF).glob("*.data/scripts/ruff"))
+    return next(fetched(f"ruff-{machine}", RUFF, fetch).glob("*.data/scripts/ruff"))
 
 
 def lua_sources() -> Path:

@@ -27,12 +27,14 @@ def need(technique: str) -> None:
 
 
 def virtus(
-    *words: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None
+    *words: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     """`virtus WORDS...`: its output and exit status."""
     command = [PYTHON, "-m", "virtus", *map(str, words)]
     environment = {**os.environ, **(env or {})}
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT_S, env=environment, check=False)
+    return subprocess.run(
+        command, input=stdin, capture_output=True, timeout=TIMEOUT_S, env=environment, cwd=cwd, check=False
+    )
 
 
 def guest(

@@ -92,13 +92,15 @@ def expected(name: str) -> Outcome:
     return Outcome(text, int(status))
 
 
-def emulated(program: Path, *words: str, options: tuple[str, ...] = (), stdin: bytes = b"") -> Outcome:
+def emulated(
+    program: Path, *words: str, options: tuple[str, ...] = (), stdin: bytes = b"", cwd: Path | None = None
+) -> Outcome:
     """Run it under the technique; its error output is shown where the status is a failure of virtus's own."""
     need("emulation")
     box = ("--with", "emulation", *options)
-    done = virtus("run", *box, "--", program, *words, stdin=stdin, env=dict(ENVIRONMENT))
+    done = virtus("run", *box, "--", program, *words, stdin=stdin, env=dict(ENVIRONMENT), cwd=cwd)
     assert done.returncode != 125, done.stderr.decode()
-    return Outcome(done.stdout.decode(), done.returncode)
+    return Outcome(done.stdout.decode(errors="backslashreplace"), done.returncode)
 
 
 def in_qemu(program: Path, *words: str, stdin: bytes = b"") -> Outcome:
