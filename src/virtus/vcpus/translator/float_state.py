@@ -11,7 +11,10 @@ _MASKED: Final = 0x1F80
 """No exception traps."""
 _CONTROL: Final = {0: 0, 1: 3, 2: 1, 3: 2}
 """MXCSR's RC for RISC-V's modes: nearest even, towards zero, down, up."""
+_ALL_FLAGS: Final = 0x3F
+_ROUNDING: Final = 3 << 13
 INITIAL: Final = _MASKED
+_ACCRUED: Final = tuple(sum(1 << bit for bit, guest in _TO_GUEST if fflags & guest) for fflags in range(32))
 
 
 def flags(mxcsr: int) -> int:
@@ -21,7 +24,22 @@ def flags(mxcsr: int) -> int:
 
 def control(fflags: int, rounding: int) -> int:
     """The MXCSR for these flags and this rounding mode."""
-    return _MASKED | _CONTROL.get(rounding, 0) << 13 | sum(1 << bit for bit, guest in _TO_GUEST if fflags & guest)
+    return with_rounding(_MASKED | accrued(fflags), rounding)
+
+
+def accrued(fflags: int) -> int:
+    """MXCSR's bits for flags in RISC-V's order; higher bits are ignored."""
+    return _ACCRUED[fflags & 31]
+
+
+def with_flags(mxcsr: int, fflags: int) -> int:
+    """The same control, with these flags."""
+    return mxcsr & ~_ALL_FLAGS | accrued(fflags)
+
+
+def with_rounding(mxcsr: int, rounding: int) -> int:
+    """The same flags, with this rounding mode; to nearest even where the host lacks it."""
+    return mxcsr & ~_ROUNDING | _CONTROL.get(rounding, 0) << 13
 
 
 def is_native(rounding: int) -> bool:
