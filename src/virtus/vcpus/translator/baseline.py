@@ -323,7 +323,7 @@ class _Translation(Floats, Words):
         if target > self.pc:
             return
         self._heads.add(target)
-        if target in self._entries and target not in self._counters:
+        if target in self._done and target in self._entries and target not in self._counters:
             self._labels[target] = self.a.label()
             self._done.discard(target)
             self._queue.append(target)
