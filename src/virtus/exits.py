@@ -20,6 +20,7 @@ class Reason(Enum):
     SIGNAL = "signal"  # a fault of the guest's own, or a signal the host sent it
     ENDED = "ended"  # a context is gone: killed, or its address space torn down
     EVENT = "host event"  # a host descriptor or timer the personality waits for is ready
+    LEFT = "left"  # an instruction of a foreign processor came out for a reason of its instruction set's own
 
 
 class Exit:

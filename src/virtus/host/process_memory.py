@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+from collections.abc import Sequence
 from typing import Final
 
 WINDOW: Final = 1 << 20
@@ -65,3 +66,18 @@ def write(pid: int, address: int, data: bytes | bytearray | memoryview) -> None:
     _remote.base = address
     if _writev(pid, _local_address, 1, _remote_address, 1, 0) != size and size:
         raise OSError(errno.EFAULT, "")
+
+
+MOST_PIECES: Final = 1024  # UIO_MAXIOV, include/uapi/linux/uio.h
+
+
+def write_words(pid: int, words: Sequence[tuple[int, int]]) -> None:
+    """Store 64-bit words, given as (address, value), wherever they belong; raises OSError(EFAULT)."""
+    for start in range(0, len(words), MOST_PIECES):
+        part = words[start : start + MOST_PIECES]
+        count = len(part)
+        values = (ctypes.c_uint64 * count)(*(value for _, value in part))
+        remote = (_Iovec * count)(*((address, 8) for address, _ in part))
+        local = _Iovec(ctypes.addressof(values), 8 * count)
+        if _writev(pid, ctypes.addressof(local), 1, ctypes.addressof(remote), count, 0) != 8 * count:
+            raise OSError(errno.EFAULT, "")

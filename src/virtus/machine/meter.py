@@ -49,6 +49,7 @@ class Report:
     notes: dict[str, int] = field(default_factory=dict)
     guest_s: float = 0.0
     personality_s: float = 0.0
+    details: dict[str, int] = field(default_factory=dict)  # figures that only this technique has, by name
 
     @property
     def exit_count(self) -> int:

@@ -21,6 +21,8 @@ def lines(report: Report) -> list[str]:
     top = sorted(report.calls.items(), key=lambda item: -item[1])[:MOST_CALLS]
     if top:
         rows.append("  calls       " + ", ".join(f"{name} {count:,}" for name, count in top))
+    if report.details:
+        rows.append("  " + ", ".join(f"{name} {count:,}" for name, count in report.details.items()))
     rows += [
         f"  note        {line}" + (f" ({count} times)" if count > 1 else "") for line, count in report.notes.items()
     ]
