@@ -144,14 +144,12 @@ class _Translation(Floats, Words):
             self._left -= 1
             self.pc, self.next = pc, pc + instruction.size
             values.begin()
-            known = values.save()
             position, cold = len(a.code), len(self._cold)
             try:
                 isa.describe(instruction)(self, instruction)
             except Interpret:
                 a.rewind(position)
                 del self._cold[cold:]
-                values.restore(known)
                 self._ended = self._forgets = False
                 self._interpret()
             if self._forgets:
@@ -341,6 +339,8 @@ class _Translation(Floats, Words):
         if is_return:
             values.copy(target, x86.RAX)
             self.a.back()
+        elif type(target) is int:
+            self.jump(target)
         else:
             register = values.copy(target, x86.RAX).register
             self._entry_of_computed(register)
@@ -359,6 +359,9 @@ class _Translation(Floats, Words):
 
     def call_to(self, target: Value, link: int) -> None:
         """See Builder."""
+        if type(target) is int:
+            self.call(target, link)
+            return
         self._entry_of_computed(self.values.copy(target, x86.RAX).register)
         self._call_entry(link)
 
