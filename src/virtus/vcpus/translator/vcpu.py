@@ -23,7 +23,7 @@ from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.vcpus.interpreter.evaluator import Evaluator
 from virtus.vcpus.interpreter.memory import MemoryFault
 from virtus.vcpus.ptrace import PtraceVcpu, StubContext
-from virtus.vcpus.translator import baseline, layout
+from virtus.vcpus.translator import baseline, float_state, layout
 from virtus.vcpus.translator.context import (
     PROT_EXEC,
     PROT_READ,
@@ -43,6 +43,7 @@ FETCH_AHEAD: Final = 1024
 """Bytes of code that the quick translator is given at a time."""
 HOT_AFTER: Final = 1000
 """How often a block runs before it is worth optimising."""
+MOST_INTERPRETED: Final = 10_000_000
 ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR = 1, 1, 1, 2  # include/uapi/asm-generic/siginfo.h
 
 
@@ -230,20 +231,21 @@ class TranslatorVcpu:
 
     def _is_for_others(self, context: TranslatedContext, found: Exit) -> bool:
         """Deal with what concerns the translator alone; else fill in the exit."""
-        exit = self._exit
         if found.reason is Reason.SYSCALL:
             if context.host.regs[r.RIP] not in self.stubs.system_calls:
                 return self._trap(context, signal.SIGILL, ILL_ILLOPC)  # never by code of ours
-            why = context.regs[layout.EXIT]
-            outcome = self._outcomes.get(why)
-            if outcome is not None:
-                return outcome(context)
-            exit.reason, exit.number = Reason.LEFT, why - layout.LEAVE_FIRST
-            return True
+            return self._came_out(context, context.regs[layout.EXIT])
         if not found.number:
             self.go_on(context)  # a signal from outside that means nothing to it
             return False
         return self._fault(context, found.number)
+
+    def _came_out(self, context: TranslatedContext, why: int) -> bool:
+        outcome = self._outcomes.get(why)
+        if outcome is not None:
+            return outcome(context)
+        self._exit.reason, self._exit.number = Reason.LEFT, why - layout.LEAVE_FIRST
+        return True
 
     def _system_call(self, context: TranslatedContext) -> bool:
         regs, exit = context.regs, self._exit
@@ -350,19 +352,28 @@ class TranslatorVcpu:
         return False
 
     def _interpret(self, context: TranslatedContext) -> bool:
-        """One instruction that translated code leaves to the interpreter."""
-        pc, space = context.regs[layout.PC], context.space
-        self.interpreted += 1
-        evaluator = Evaluator(self.isa, context.regs, RemoteMemory(context))
+        """One instruction that translated code leaves to the interpreter.
+
+        While the guest rounds in a way that the host cannot, all further ones, too; for `MOST_INTERPRETED` at most,
+        since nobody else of the machine runs meanwhile.
+        """
+        regs = context.regs
+        evaluator = Evaluator(self.isa, regs, RemoteMemory(context))
         try:
             why = evaluator.step()
+            while not (why or float_state.is_native(regs[layout.ROUNDING])):
+                if evaluator.executed > MOST_INTERPRETED:
+                    return self._trap(context, signal.SIGILL, ILL_ILLOPC)
+                _, why = evaluator.run(MOST_INTERPRETED // 100)
         except MemoryFault as fault:
-            context.regs[layout.PC] = pc
-            mapped = bool(context.host.read_partial(fault.address, 1))
-            return self._trap(context, fault.signal, SEGV_ACCERR if mapped else SEGV_MAPERR, fault.address)
-        del space
+            mapped = fault.address < layout.GUEST_END and bool(context.host.read_partial(fault.address, 1))
+            code = SEGV_ACCERR if mapped else SEGV_MAPERR
+            return self._trap(context, fault.signal, code, fault.address)
+        finally:
+            self.interpreted += evaluator.executed
         if why:
-            return self._outcomes[why](context)
+            regs[layout.EXIT] = why
+            return self._came_out(context, why)
         self.go_on(context)
         return False
 
