@@ -64,11 +64,11 @@ PROGRAMS: Final = {
 }
 STEADY: Final = {
     "fib": 15,
-    "sieve": 100,
+    "sieve": 90,
     "matmul": 75,
     "sha256": 100,
     "bytecode": 40,
-    "coremark_like": 30,
+    "coremark_like": 90,
     "lua_mix": 20,
     "zstandard": 35,
     "database": 20,

@@ -3,13 +3,20 @@
 import os
 import resource
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 MOST: Final = 0.05
 """The share of all processors that others may have used for a figure to be one of an idle machine."""
 BUSY: Final = (0, 1, 2, 5, 6, 7)
 """The columns of /proc/stat for work: user, nice, system, irq, softirq, steal (proc(5)); others are idle and iowait,
 and guests that are in user already."""
+
+
+def machine() -> dict[str, Any]:
+    """What figures say of the machine: how many processors, which model, which kernel."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = names[0].partition(":")[2].strip() if names else os.uname().machine
+    return {"processors": os.cpu_count(), "model": model, "kernel": os.uname().release}
 
 
 class Others:

@@ -121,11 +121,6 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def _model() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].partition(":")[2].strip() if names else os.uname().machine
-
-
 def document(text: str) -> None:
     """Put the tables where docs/benchmarks.md has them."""
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
@@ -145,9 +140,7 @@ def main() -> None:
     compiled, spread = measured(options.runs)
     _, together = measured(options.runs, frozenset({max(os.sched_getaffinity(0))}))
     figures: dict[str, Any] = {
-        "processors": os.cpu_count(),
-        "model": _model(),
-        "kernel": os.uname().release,
+        **quiet.machine(),
         "runs": options.runs,
         "others": others.share(),
         "spread": spread,

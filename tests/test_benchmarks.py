@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import claims, quiet, usermode
+from benchmarks import claims, emulation, emulation_report, quiet, usermode
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def test_claims_take_their_own_figures(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("document", "begin"), [(usermode.DOCUMENT, usermode.BEGIN), (usermode.DOCUMENT, usermode.END)]
+    ("document", "begin"),
+    [(each.DOCUMENT, mark) for each in (usermode, emulation_report) for mark in (each.BEGIN, each.END)],
 )
 def test_the_document_has_the_marks(document: Path, begin: str) -> None:
     assert document.read_text().count(begin) == 1
@@ -100,3 +101,42 @@ def test_what_others_do_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_host_counts() -> None:
     busy, total = quiet._host()
     assert 0 < busy < total
+
+
+@pytest.fixture
+def emulated() -> dict[str, Any]:
+    def times(*us: float) -> dict[str, list[float]]:
+        return {"round_us": list(us), "whole_s": [value / 1e5 for value in us]}
+
+    candidates = {"native": times(10, 11, 12), "qemu-riscv64": times(100, 120, 110), "emulation": times(20, 30, 22)}
+    candidates |= {"unicorn-riscv64": {"round_us": [500.0, 600.0, 550.0], "whole_s": []}}
+    start = {name: [0.1, 0.2, 0.3] for name in candidates}
+    return {
+        **quiet.machine(),
+        "runs": 3,
+        "others": 0.0,
+        "missing": {"emulation, nothing kept": "gone"},
+        "programs": {"fib": {"rounds": 5, "candidates": candidates}, "sum": {"rounds": 5, "candidates": candidates}},
+        "starts": {"hello": start, "first output": start},
+        "first_output_instructions": 300_000,
+    }
+
+
+def test_the_tables_of_emulation(emulated: dict[str, Any]) -> None:
+    text = emulation_report.markdown(emulated)
+    assert "| fib | 0.01 | 0.11 | 0.02 | 0.55 | 5.00 (4.00-5.00) |" in text
+    assert "Geometric mean over qemu-riscv64: 5.00, the least 5.00." in text
+    assert "Not measured: emulation, nothing kept: gone." in text
+    assert "first output of 300,000 instructions" in text
+    assert "unicorn-riscv64 s" not in text
+
+
+def test_a_steady_state_is_of_the_later_rounds() -> None:
+    words = b"virtus: a note\nround 0 900\nround 1 800\nround 2 110\nround 3 90\nround 4 100\n"
+    assert emulation.steady_us(words) == 100
+
+
+@pytest.mark.slow
+def test_the_picture_of_emulation(emulated: dict[str, Any], tmp_path: Path) -> None:
+    emulation_report.plot(emulated, tmp_path / "picture.svg")
+    assert (tmp_path / "picture.svg").read_bytes().startswith(b"<?xml")

@@ -5,7 +5,7 @@
 
 #include "rounds.h"
 
-enum { ITERATIONS = 90, NODES = 64, SIZE = 12, TEXT = 512 };
+enum { ITERATIONS = 600, NODES = 64, SIZE = 12, TEXT = 512 };
 
 static uint16_t crc16(uint16_t crc, uint16_t value) {
     for (int i = 0; i < 16; i++, value >>= 1) {
