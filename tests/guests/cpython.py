@@ -6,6 +6,7 @@ prints what differs. The differences that are known, with their reasons, are the
 """
 
 import fnmatch
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,11 +50,23 @@ def run(module: str, technique: str | None) -> Outcomes:
             box = ["--with", technique, "--volume", f"{scratch}:{scratch}"]
             command = [sys.executable, "-m", "virtus", "run", *box, "--", *command]
         finished = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=scratch
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+            cwd=scratch,
+            preexec_fn=_hear_interrupts,
         )
         if not report.exists():
             return {NO_REPORT: f"no report: {(finished.stdout + finished.stderr)[-2000:]}"}
         return parse(report.read_text(encoding="utf-8"))
+
+
+def _hear_interrupts() -> None:
+    """Whoever runs in a shell's background has SIGINT ignored, and then some tests fail natively."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def parse(text: str) -> Outcomes:

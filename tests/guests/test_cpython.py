@@ -36,6 +36,7 @@ def test_quick_modules(suite: None, module: str, technique: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.full
+@pytest.mark.timeout(2 * cpython.TIMEOUT + 60)  # natively, and as a guest
 @pytest.mark.parametrize("technique", TECHNIQUES)
 @pytest.mark.parametrize("module", LONG)
 def test_long_modules(suite: None, module: str, technique: str) -> None:
