@@ -12,6 +12,7 @@ what it makes. What becomes hot is handed to a background process (`llvm.worker`
 import select
 import signal
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -43,6 +44,8 @@ FETCH_AHEAD: Final = 1024
 """Bytes of code that the quick translator is given at a time."""
 HOT_AFTER: Final = 1000
 """How often a block runs before it is worth optimising."""
+MOST_KNOWN: Final = 4
+"""Translations from one address that are remembered, for other programs that have the same code there."""
 MOST_INTERPRETED: Final = 10_000_000
 ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR = 1, 1, 1, 2  # include/uapi/asm-generic/siginfo.h
 
@@ -81,7 +84,7 @@ class TranslatorVcpu:
         self._host = PtraceVcpu()
         self._exit = Exit()
         self._contexts: dict[int, TranslatedContext] = {}
-        self._known: dict[int, list[Translation]] = {}  # what `baseline` made, by the address it begins at
+        self._known: dict[int, deque[Translation]] = {}  # what `baseline` made, by the address it begins at
         self._starts: list[int] = []  # of all translations, by place
         self._placed: list[Translation] = []
         self._outcomes: dict[int, Callable[[TranslatedContext], bool]] = {
@@ -324,7 +327,7 @@ class TranslatorVcpu:
             counters=made.counters,
         )
         self.place(unit)
-        self._known.setdefault(pc, []).append(unit)
+        self._known.setdefault(pc, deque(maxlen=MOST_KNOWN)).append(unit)
         self.translated += 1
         return unit
 
