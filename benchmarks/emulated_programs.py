@@ -46,6 +46,8 @@ class Program:
 
     source: str
     libraries: tuple[str, ...] = ()
+    system: str = "linux-musl"
+    machines: tuple[Machine, ...] = ("riscv64", "x86_64")
 
 
 PROGRAMS: Final = {
@@ -60,6 +62,7 @@ PROGRAMS: Final = {
     "zstandard": Program("zstandard.c", ("zstd",)),
     "database": Program("database.c", ("sqlite",)),
     "lua": Program("", ("lua", "lua-program")),
+    "interpreted": Program("interpreted.c", (), "freestanding", ("riscv64",)),
     "toolbox": Program("toolbox.c", ("lua", "lua-part", "sqlite", "zstd")),
 }
 STEADY: Final = {
@@ -85,7 +88,7 @@ def build(name: str, machine: Machine = "riscv64") -> Path:
         return target
     objects = [_object(library, machine) for library in program.libraries]
     folders = {LIBRARIES[library].sources() for library in program.libraries}
-    _compile(machine, [*own, *objects], target, *(f"-I{folder}" for folder in sorted(folders)), "-lm")
+    _compile(machine, [*own, *objects], target, *(f"-I{folder}" for folder in sorted(folders)), system=program.system)
     return target
 
 
@@ -173,10 +176,10 @@ def _object(name: str, machine: Machine) -> Path:
     return target
 
 
-def _compile(machine: Machine, inputs: list[Path], target: Path, *options: str) -> None:
+def _compile(machine: Machine, inputs: list[Path], target: Path, *options: str, system: str = "linux-musl") -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{os.getpid()}.{target.name}")
-    target_options = ["-target", f"{machine}-linux-musl"]
+    target_options = ["-target", f"{machine}-{system}"]
     if machine == "x86_64":
         target_options.append("-mcpu=native")  # has fused multiplication and addition, as riscv64: the same results
     command = [sys.executable, "-m", "ziglang", "cc", *target_options, "-O2", "-g0", "-static", "-w"]
@@ -210,7 +213,7 @@ def _unpack(archive: Path, place: Path) -> None:
 
 def main() -> None:
     for name in sys.argv[1:] or PROGRAMS:
-        for machine in ("riscv64", "x86_64"):
+        for machine in PROGRAMS[name].machines:
             try:
                 print(build(name, machine))
             except NotBuildable as error:

@@ -29,6 +29,7 @@ from virtus.techniques.peers import registry as peers
 RESULTS: Final = Path(__file__).parent / "results"
 CACHE_VARIABLE: Final = "VIRTUS_CACHE"
 OURS, COLD, QEMU = "emulation", "emulation, nothing kept", "qemu-riscv64"
+INTERPRETED, INTERPRETED_STACK = "interpreted", 1 << 16
 FIRST_OUTPUT: Final = ("toolbox", "sql", "select 6 * 7")
 
 
@@ -175,6 +176,33 @@ def instructions(name: str) -> int:
     return count
 
 
+def interpreted(runs: int) -> list[float]:
+    """Instructions a second that the interpreter carries out by itself."""
+    from virtus.isa.riscv64 import RISCV64
+    from virtus.vcpus.interpreter.evaluator import Evaluator
+    from virtus.vcpus.interpreter.memory import FlatMemory
+    from virtus.vcpus.translator import layout
+
+    data = emulated_programs.build(INTERPRETED).read_bytes()
+    program = elf.parse(data[:4096], len(data))
+    low, high = program.span
+    rates = []
+    for _ in range(runs):
+        memory = FlatMemory(low, bytearray(high - low + INTERPRETED_STACK))
+        for segment in program.segments:
+            at = segment.address - low
+            memory.data[at : at + segment.file_size] = data[segment.offset : segment.offset + segment.file_size]
+        registers = [0] * 128
+        registers[2] = high + INTERPRETED_STACK  # sp
+        registers[layout.PC] = program.entry
+        begin = time.perf_counter()
+        executed, outcome = Evaluator(RISCV64, registers, memory).run(1 << 40)
+        rates.append(executed / (time.perf_counter() - begin))
+        if outcome != layout.EXIT_SYSCALL:
+            raise Different(f"{INTERPRETED} came out for {outcome}")
+    return rates
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: 5)")
@@ -187,8 +215,8 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(unknown)}")
     candidates, missing = present()
     try:
-        for name in ("hello", FIRST_OUTPUT[0], *names):
-            for machine in ("riscv64", "x86_64"):
+        for name in ("hello", FIRST_OUTPUT[0], INTERPRETED, *names):
+            for machine in emulated_programs.PROGRAMS[name].machines:
                 emulated_programs.build(name, machine)
     except NotBuildable as error:
         parser.error(str(error))
@@ -209,6 +237,7 @@ def main() -> None:
         "missing": missing,
         "programs": programs,
         "starts": begun,
+        "interpreted": interpreted(options.runs),
         "first_output_instructions": instructions(FIRST_OUTPUT[0]),
     }
     (RESULTS / "emulation.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -54,6 +54,8 @@ def markdown(figures: dict[str, Any]) -> str:
         lines += ["", f"Geometric mean over qemu-riscv64: {mean:.2f}, the least {least:.2f}."]
     lines += ["", "### Whole runs", "", *_table(programs, "whole_s", 1, "s")]
     lines += ["", "### Starting", "", *_starts(figures)]
+    rates = _spread([rate / 1e6 for rate in figures["interpreted"]])
+    lines += ["", f"The interpreter by itself: {rates} million instructions a second."]
     return "\n".join(lines)
 
 

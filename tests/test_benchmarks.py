@@ -119,6 +119,7 @@ def emulated() -> dict[str, Any]:
         "programs": {"fib": {"rounds": 5, "candidates": candidates}, "sum": {"rounds": 5, "candidates": candidates}},
         "starts": {"hello": start, "first output": start},
         "first_output_instructions": 300_000,
+        "interpreted": [1.5e6, 1.25e6, 1.75e6],
     }
 
 
@@ -129,6 +130,7 @@ def test_the_tables_of_emulation(emulated: dict[str, Any]) -> None:
     assert "Not measured: emulation, nothing kept: gone." in text
     assert "first output of 300,000 instructions" in text
     assert "unicorn-riscv64 s" not in text
+    assert "The interpreter by itself: 1.50 (1.25-1.75) million" in text
 
 
 def test_a_steady_state_is_of_the_later_rounds() -> None:
