@@ -20,6 +20,8 @@ MADV_DONTNEED: Final = 4
 NO_SYSCALL: Final = 2**64 - 1
 STACK_MARGIN: Final = 256 << 10
 """Bytes of host stack that translated code may use after its check."""
+MXCSR_OFFSET: Final = 24
+"""Of MXCSR in the XSAVE area (Intel SDM volume 1, table 13-1)."""
 _MMAP, _MUNMAP, _MPROTECT, _MREMAP, _MADVISE = (
     NUMBERS[name] for name in ("mmap", "munmap", "mprotect", "mremap", "madvise")
 )
@@ -215,6 +217,11 @@ class TranslatedContext:
     def clear_fault(self) -> None:
         """The next fault is the host's to describe."""
         self._fault = None
+
+    def save_control(self) -> None:
+        """Where it was stopped in the middle of translated code: its floating-point flags are still the host's."""
+        legacy = self.host.extended_state()
+        self.regs[layout.MXCSR] = int.from_bytes(legacy[MXCSR_OFFSET : MXCSR_OFFSET + 4], "little")
 
     def extended_state(self) -> bytes:
         """The floating-point registers and fcsr, as RISC-V's `struct __riscv_d_ext_state` has them (264 bytes)."""

@@ -279,12 +279,14 @@ class TranslatorVcpu:
         unit = self._placed[index] if index >= 0 else None
         if unit is None or at >= unit.end:
             if at < layout.CODE or at >= layout.CODE + layout.CODE_BYTES:
+                context.save_control()
                 context.enter()  # through an entry of the table that was only half written: all is in the state
                 self.go_on(context)
                 return False
         elif unit.instructions:
             place = bisect_right(unit.instructions, (at - unit.start, NO_SYSCALL)) - 1
             context.regs[layout.PC] = unit.instructions[max(place, 0)][1]
+        context.save_control()
         context.clear_fault()
         info = context.fault()
         address = int.from_bytes(info[16:24], "little")
