@@ -103,8 +103,12 @@ def fetched(package: str, version: str, fetch: Callable[[Path], None]) -> Path:
             except (OSError, subprocess.CalledProcessError) as error:
                 words = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip().splitlines()
                 raise NotBuildable(f"cannot fetch {package} {version}: {words[-1] if words else error}") from error
-            Path(directory).rename(place)
-            Path(directory).mkdir()  # for its removal
+            try:
+                Path(directory).rename(place)
+            except OSError:
+                if not place.exists():  # else somebody has fetched the same meanwhile
+                    raise
+            Path(directory).mkdir(exist_ok=True)  # for its removal
     return place
 
 
