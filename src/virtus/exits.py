@@ -73,11 +73,15 @@ class Context(Protocol):
     All methods but `kick` and `kill` need the context stopped (it has exited and was not resumed).
     """
 
-    ident: int
-    """Unique while the machine runs; on ptrace vCPUs the host thread's id in the machine's PID namespace."""
+    @property
+    def ident(self) -> int:
+        """Unique while the machine runs; on ptrace vCPUs the host thread's id in the machine's PID namespace."""
+        ...
 
-    running: bool
-    """Whether it was resumed and has not come out since."""
+    @property
+    def running(self) -> bool:
+        """Whether it was resumed and has not come out since."""
+        ...
 
     regs: Any
     """A `memoryview` of unsigned 64-bit registers in the order of the instruction set's own layout
@@ -126,6 +130,14 @@ class Context(Protocol):
 
     def set_extended_state(self, state: bytes) -> None:
         """Load what `extended_state` gave; raises OSError(EINVAL) for a state the processor refuses."""
+        ...
+
+    def flush_instructions(self, start: int, size: int) -> None:
+        """Code in this range may have changed. Nothing to do for a processor that sees that by itself."""
+        ...
+
+    def precise_faults(self) -> None:
+        """The guest looks at its faults itself from now on: they must find exact registers. `empty` ends this."""
         ...
 
     def kick(self) -> None:

@@ -97,6 +97,12 @@ class FakeContext:
             raise OSError(errno.EINVAL, "")
         self.xstate[:] = state
 
+    def flush_instructions(self, start: int, size: int) -> None:
+        pass
+
+    def precise_faults(self) -> None:
+        pass
+
     def kick(self) -> None:
         if self.running:
             self.kicks += 1

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.linux.fake import BASE, CODE, SIZE, FakeContext, FakeMachine
 from virtus.isa.x86 import registers as r
-from virtus.personalities.linux import delivery, frames_x86_64, siginfo
+from virtus.personalities.linux import delivery, siginfo
+from virtus.personalities.linux.abi import frames_x86_64
 from virtus.personalities.linux.signals import (
     REALTIME,
     SA_NODEFER,

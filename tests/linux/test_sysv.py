@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.linux.fake import BASE, FakeContext, FakeMachine
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import message_queues, semaphores, shared_memory
+from virtus.personalities.linux.abi.x86_64 import X86_64
 from virtus.personalities.linux.task import Credentials, Task
 
 PRIVATE, CREATE, EXCLUSIVE, NOWAIT = 0, 0o1000, 0o2000, 0o4000
@@ -166,7 +167,7 @@ def test_all_values_at_once(machine: FakeMachine) -> None:
     assert struct.unpack("<3H", machine.task.read(OUT, 6)) == (1, 2, 3)
     assert got(machine, "semctl", made, 0, semaphores.SETVAL, 40_000) == -errno.ERANGE
     assert got(machine, "semctl", made, 0, STAT, OUT) == 0
-    assert semaphores.SEMID_DS.unpack(machine.task.read(OUT + 48, semaphores.SEMID_DS.size))[2] == 3
+    assert X86_64.semaphores.unpack(machine.task.read(OUT + 48, X86_64.semaphores.size))[2] == 3
 
 
 def send(machine: FakeMachine, made: int, kind: int, text: bytes, flags: int = 0) -> int | None:

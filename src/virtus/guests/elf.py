@@ -10,7 +10,7 @@ from typing import Final
 
 MAGIC: Final = b"\x7fELF"
 ELFCLASS64, ELFDATA2LSB = 2, 1
-EM_X86_64 = 62
+EM_X86_64, EM_RISCV = 62, 243
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_INTERP, PT_GNU_STACK = 1, 3, 0x6474E551
 PF_X, PF_W, PF_R = 1, 2, 4

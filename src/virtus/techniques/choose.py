@@ -1,10 +1,14 @@
 """Which technique fits a guest."""
 
 import os
+from typing import Final
 
 from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import DEFAULT_PATH, Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
+
+EMULATED: Final = {("RISC-V", 64)}
+"""Processors whose Linux programs can be emulated, with the width of their words."""
 
 
 def guest_of(spec: GuestSpec) -> Guest:
@@ -20,6 +24,8 @@ def technique_for(guest: Guest) -> str:
     """The technique's name; raises GuestNotRunnable, naming what the guest would need."""
     if guest.is_native:
         return "seccomp"
+    if guest.kind is Kind.ELF and (guest.machine, guest.bits) in EMULATED:
+        return "emulation"
     doing = f"running {guest.path}"
     what = {
         Kind.ELF: f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else ""),

@@ -41,8 +41,10 @@ class Emulation:
     def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
         """See Technique."""
         from virtus.isa.riscv64 import RISCV64
+        from virtus.isa.x86.assembler import host_has
         from virtus.vcpus.translator.vcpu import CallConvention, TranslatorVcpu
 
+        host_has()  # looks at the processor, which cannot be done where the guest's root is
         libraries = sysroots(spec)
 
         def make() -> TranslatorVcpu:

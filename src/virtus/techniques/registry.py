@@ -27,7 +27,7 @@ class Row:
 
 
 ROWS: Final = (
-    Row("emulation", "2.1", "interpreter, translator", "linux, ibm7070", "programs for another processor"),
+    Row("emulation", "2.1", "interpreter, translator", "linux, ibm7070", "programs for another processor", "emulation"),
     Row("api-wrapper", "2.2", "inprocess", "win32", "Windows programs on the processor itself, as WINE"),
     Row("api-emulation", "2.2", "translator", "win32", "Windows programs with emulated instructions, as WABI"),
     Row("uml-tt", "3.1", "traced", "linux", "a kernel in user space behind a tracing process", "uml_tt"),

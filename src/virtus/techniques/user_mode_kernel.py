@@ -26,7 +26,10 @@ BALANCE_NS = 50_000_000
 class UserModeVcpu(Vcpu, Protocol):
     """What a vCPU for the user-mode kernel offers besides running."""
 
-    created: int
+    @property
+    def created(self) -> int:
+        """Host threads made so far."""
+        ...
 
     def boot(self) -> Context:
         """The first guest context, its address space empty."""
@@ -41,11 +44,26 @@ class UserModeVcpu(Vcpu, Protocol):
         ...
 
 
-def run(name: str, make_vcpu: Callable[[], UserModeVcpu], spec: GuestSpec) -> Report:
-    """Run a guest under the user-mode kernel with the vCPU that `make_vcpu` makes inside the sandbox."""
+Attach = Callable[[Kernel, Any], Callable[[], dict[str, int]]]
+"""Joins what a technique has besides a vCPU to the kernel, before the guest starts; what it returns is asked at the end
+for the figures that go into the report."""
+
+
+def run(
+    name: str,
+    make_vcpu: Callable[[], UserModeVcpu],
+    spec: GuestSpec,
+    *,
+    machine: str = "x86_64",
+    attach: Attach | None = None,
+) -> Report:
+    """Run a guest under the user-mode kernel with the vCPU that `make_vcpu` makes inside the sandbox.
+
+    `machine` is the guest's processor as uname(2) names it.
+    """
     started = time.perf_counter()
-    boot.load_handlers()
-    process = sandbox.start(spec, lambda inside: _kernel_main(inside, make_vcpu), proc="empty")
+    boot.load_handlers(machine)
+    process = sandbox.start(spec, lambda inside: _kernel_main(inside, make_vcpu, machine, attach), proc="empty")
     forward = _Forwarding(process.control)
     try:
         answer = forward.collect()
@@ -68,6 +86,7 @@ def run(name: str, make_vcpu: Callable[[], UserModeVcpu], spec: GuestSpec) -> Re
         notes=answer["notes"],
         guest_s=answer["guest_ns"] / 1e9,
         personality_s=answer["personality_ns"] / 1e9,
+        details=answer["details"],
     )
 
 
@@ -102,13 +121,15 @@ class _Forwarding:
             signal.signal(number, handler)
 
 
-def _kernel_main(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> int:
+def _kernel_main(
+    inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu], machine: str, attach: Attach | None
+) -> int:
     """The kernel process: PID 1 of the machine's namespaces."""
     control = inside.control
     for number in _Forwarding.FORWARDED:
         signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what is the guest's
     try:
-        answer = _machine(inside, make_vcpu)
+        answer = _machine(inside, make_vcpu, machine, attach)
     except VirtusError as error:
         answer = {"error": error.words()}
     except OSError as error:
@@ -119,17 +140,20 @@ def _kernel_main(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) 
     return 0
 
 
-def _machine(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> dict[str, Any]:
+def _machine(
+    inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu], machine: str, attach: Attach | None
+) -> dict[str, Any]:
     meter = Meter()
     vcpu = make_vcpu()
     kernel: Kernel | None = None
     try:
-        kernel = boot.make_kernel(meter, inside)
+        kernel = boot.make_kernel(meter, inside, machine=machine)
         vcpu.watch(kernel.scheduler.epoll)
         _listen(kernel, inside.control)
         _end_with(kernel, inside.outer)
         kernel.when_stopped = lambda: _pass_on_stop(inside.control)
         _keep_balanced(kernel, vcpu)
+        figures = attach(kernel, vcpu) if attach is not None else dict
         boot.start_guest(kernel, vcpu.boot(), inside)
         loop.run(vcpu, kernel, meter)
         return {
@@ -140,6 +164,7 @@ def _machine(inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu]) -> d
             "notes": meter.notes,
             "guest_ns": meter.guest_ns,
             "personality_ns": meter.personality_ns,
+            "details": figures(),
         }
     finally:
         vcpu.close()

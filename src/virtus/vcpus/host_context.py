@@ -42,6 +42,12 @@ class HostContext:
         """See Context."""
         process_memory.write(self.ident, address, data)
 
+    def flush_instructions(self, start: int, size: int) -> None:
+        """See Context. x86 processors see changes of code by themselves."""
+
+    def precise_faults(self) -> None:
+        """See Context. They always are."""
+
     def kick(self) -> None:
         """See Context."""
         if self.running:

@@ -17,7 +17,7 @@ class Riscv64:
 
     name = "riscv64"
     version = 1
-    register_names = NAMES
+    register_names: tuple[str, ...] = NAMES
     longest = 4
 
     def decode(self, code: bytes | memoryview, offset: int) -> Instruction:

@@ -1,4 +1,4 @@
-"""What integer instructions mean: RV64I, M, Zba, Zbb, Zbs. Source: RISC-V ISA manual, volume I, chapters of these names."""
+"""What integer instructions mean: RV64I, M, Zba, Zbb, Zbs. Source: RISC-V ISA manual, volume I."""
 
 from collections.abc import Callable
 from typing import Final

@@ -13,6 +13,7 @@ from virtus.exits import Context
 from virtus.guests.identify import DEFAULT_PATH
 from virtus.host import capabilities
 from virtus.personalities.linux import delivery, job_control, limits_calls, paths, program, stdio
+from virtus.personalities.linux.abi import abi_of
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.task import Credentials, Place, Process, Task
@@ -20,26 +21,27 @@ from virtus.personalities.linux.task import Credentials, Place, Process, Task
 HANDLERS: Final = (
     "events", "file_calls", "futex", "identity_calls", "interval_timers", "limits_calls", "locks", "memory_calls",
     "metadata_calls", "path_calls", "pipes", "poll_calls", "prctl_calls", "process_calls", "program",
-    "refused_calls", "sched_calls", "session_calls", "signal_calls", "socket_calls", "stdio", "sysv", "time_calls",
-    "wait_calls",
+    "refused_calls", "riscv_calls", "sched_calls", "session_calls", "signal_calls", "socket_calls", "stdio", "sysv",
+    "time_calls", "wait_calls",
 )  # fmt: skip
 FIRST_PID: Final = 2
 
 
-def load_handlers() -> None:
+def load_handlers(machine: str = "x86_64") -> None:
     """Import every module that puts calls into the table: before the sandbox is entered, where nothing can be."""
+    abi_of(machine)
     for name in HANDLERS:
         importlib.import_module(f"virtus.personalities.linux.{name}")
 
 
-def make_kernel(meter: Any, inside: Any) -> Kernel:
-    """A kernel for the sandbox this process is in (`inside`: machine.sandbox.Inside)."""
+def make_kernel(meter: Any, inside: Any, *, machine: str = "x86_64") -> Kernel:
+    """A kernel for the sandbox this process is in (`inside`: machine.sandbox.Inside), and for guests of a processor."""
     with os.fdopen(os.open("self/uid_map", os.O_RDONLY | os.O_CLOEXEC, dir_fd=inside.procfs)) as stream:
         mapped = sum(int(line.split()[2]) for line in stream)
     if mapped == 1 and inside.uid != 0:
         # files are opened by the kernel process on the guest's behalf: it must be refused what the guest's user is
         capabilities.give_up(capabilities.OVER_FILES)
-    return Kernel(meter, inside.spec, inside.procfs, Impersonation(many_users=mapped > 1))
+    return Kernel(meter, inside.spec, inside.procfs, Impersonation(many_users=mapped > 1), machine)
 
 
 def start_guest(kernel: Kernel, context: Context, inside: Any) -> Task:
@@ -81,7 +83,7 @@ def start_guest(kernel: Kernel, context: Context, inside: Any) -> Task:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise GuestNotFound(what, "it, or the program interpreter it names, is not in the guest's root") from error
         if error.errno == errno.ENOEXEC:
-            raise GuestNotRunnable(what, "not an x86-64 Linux program, and no script with #!") from error
+            raise GuestNotRunnable(what, f"no Linux program for {kernel.abi.machine}, and no script with #!") from error
         raise GuestNotRunnable(what, os.strerror(error.errno or 0)) from error
     context = task.context
     context.resume()

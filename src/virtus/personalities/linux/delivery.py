@@ -8,8 +8,9 @@ changed or ended.
 import errno
 from typing import TYPE_CHECKING, Final
 
-from virtus.isa.x86 import registers as r
-from virtus.personalities.linux import accounting, frames_x86_64, job_control, lifecycle, siginfo
+from virtus.personalities.linux import accounting, job_control, lifecycle, siginfo
+from virtus.personalities.linux.abi.base import NO_SYSCALL
+from virtus.personalities.linux.abi.stacks import BadFrame
 from virtus.personalities.linux.results import INTERRUPTED, RESTART
 from virtus.personalities.linux.signals import (
     SA_NODEFER,
@@ -46,7 +47,6 @@ FORWARDED: Final = frozenset({SIGVTALRM, SIGPROF, SIGXCPU})  # timers and limits
 RESTART_WORD: Final = RESTART & 2**64 - 1
 RESTART_WORDS: Final = frozenset({RESTART_WORD, INTERRUPTED & 2**64 - 1})
 EINTR_WORD: Final = -errno.EINTR & 2**64 - 1
-SYSCALL_BYTES: Final = 2  # the instruction's length: back over it, and the call is made again
 
 
 def may_signal(task: "Task", process: "Process", number: int) -> bool:
@@ -237,16 +237,10 @@ def before_user_mode(task: "Task") -> bool:
             _enter_handler(task, number, info, action)
         elif action.handler == SIG_DFL and not _default(task, number):
             return False
-    if regs[r.RAX] in RESTART_WORDS and regs[r.ORIG_RAX] != r.NO_SYSCALL:
-        _again(task)
+    abi = kernel.abi
+    if regs[abi.result] in RESTART_WORDS and regs[abi.original] != NO_SYSCALL:
+        abi.again(regs)
     return True
-
-
-def _again(task: "Task") -> None:
-    """Have the task make its system call again."""
-    regs = task.regs
-    regs[r.RAX], regs[r.RIP] = regs[r.ORIG_RAX], regs[r.RIP] - SYSCALL_BYTES
-    regs[r.ORIG_RAX] = r.NO_SYSCALL
 
 
 def _default(task: "Task", number: int) -> bool:
@@ -267,15 +261,16 @@ def _default(task: "Task", number: int) -> bool:
 
 def _enter_handler(task: "Task", number: int, info: bytes, action: Action) -> None:
     process, regs = task.process, task.regs
-    if regs[r.RAX] in RESTART_WORDS and regs[r.ORIG_RAX] != r.NO_SYSCALL:
-        if regs[r.RAX] == RESTART_WORD and action.flags & SA_RESTART:
-            _again(task)
+    abi = task.kernel.abi
+    if regs[abi.result] in RESTART_WORDS and regs[abi.original] != NO_SYSCALL:
+        if regs[abi.result] == RESTART_WORD and action.flags & SA_RESTART:
+            abi.again(regs)
         else:
-            regs[r.RAX] = EINTR_WORD
+            regs[abi.result] = EINTR_WORD
     mask = task.blocked if task.restore_mask is None else task.restore_mask
     try:
-        frames_x86_64.build(task, number, info, action, mask)
-    except frames_x86_64.BadFrame:
+        abi.frames.build(task, number, info, action, mask)
+    except BadFrame:
         if number == SIGSEGV:
             process.actions.actions[SIGSEGV] = Action()
         force(task, SIGSEGV, siginfo.kernel(SIGSEGV))

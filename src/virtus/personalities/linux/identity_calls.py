@@ -325,7 +325,7 @@ def uname(task: Task, address: Word) -> int:
     """uname(2): the host's kernel release, since its features are what guests get; names of the machine's own."""
     kernel = task.kernel
     texts = (
-        "Linux", kernel.hostname, _HOST_NAME.release, _HOST_NAME.version, _HOST_NAME.machine, kernel.domainname
+        "Linux", kernel.hostname, _HOST_NAME.release, _HOST_NAME.version, kernel.abi.machine, kernel.domainname
     )  # fmt: skip
     task.write(address, b"".join(os.fsencode(text)[:UTS_LENGTH].ljust(UTS_LENGTH + 1, b"\0") for text in texts))
     return 0

@@ -12,9 +12,9 @@ from types import GeneratorType
 from typing import Any, Final
 
 from virtus.exits import Context, Exit, Reason
-from virtus.isa.x86 import registers as r
-from virtus.isa.x86.linux_calls import NAMES, NUMBERS
 from virtus.personalities.linux import delivery, lifecycle
+from virtus.personalities.linux.abi import abi_of
+from virtus.personalities.linux.abi.base import NO_SYSCALL
 from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.results import INTERRUPTED, NO_RESULT, RESTART
@@ -39,7 +39,12 @@ def _unknown(number: int) -> str:
 class Kernel:
     """One machine's kernel. `meter` has `note(line)`; `spec` is the machine.spec.GuestSpec it was made from."""
 
-    def __init__(self, meter: Any, spec: Any, procfs: int, impersonation: Impersonation) -> None:
+    def __init__(
+        self, meter: Any, spec: Any, procfs: int, impersonation: Impersonation, machine: str = "x86_64"
+    ) -> None:
+        abi = self.abi = abi_of(machine)
+        self.sysroots: tuple[str, ...] = ()  # guest directories with libraries for a foreign processor
+        self._result, self._original, self._is_call = abi.result, abi.original, abi.is_call
         self.meter = meter
         self.spec = spec
         self.procfs = procfs
@@ -59,15 +64,17 @@ class Kernel:
         self._ready: deque[tuple[Wait, bool | None]] = deque()
         self._last_pid = 1
         self._current: Task | None = None
-        self._entries: list[Callable[[Task, Any], Any] | None] = [None] * (max(NUMBERS.values()) + 1)
+        self._entries: list[Callable[[Task, Any], Any] | None] = [None] * (max(abi.numbers.values()) + 1)
         for name, entry in TABLE.items():
-            self._entries[NUMBERS[name]] = self._bound_when_called(NUMBERS[name], entry)
+            number = abi.numbers.get(name)
+            if number is not None:
+                self._entries[number] = self._bound_when_called(number, entry)
 
     def _bound_when_called(self, number: int, entry: Entry) -> Callable[[Task, Any], Any]:
         """A call's entry function, made when a guest first needs it: no guest uses all of the table."""
 
         def first(task: Task, regs: Any) -> Any:
-            bound = self._entries[number] = entry.bind(r.SYSCALL_ARGUMENTS)
+            bound = self._entries[number] = entry.bind(self.abi.arguments)
             return bound(task, regs)
 
         return first
@@ -82,7 +89,7 @@ class Kernel:
     def name_of(self, exit: Exit) -> str:
         """See Personality."""
         if exit.reason is Reason.SYSCALL:
-            return NAMES.get(exit.number) or _unknown(exit.number)
+            return self.abi.names.get(exit.number) or _unknown(exit.number)
         return str(exit.number)
 
     def handle(self, exit: Exit) -> None:
@@ -109,8 +116,7 @@ class Kernel:
     def _call(self, task: Task, number: int) -> None:
         regs = task.regs
         entry = self._entries[number] if number < len(self._entries) else None
-        if regs[r.RCX] != regs[r.RIP]:
-            # SYSCALL leaves the return address in RCX (AMD64 manual volume 3); int 0x80 and sysenter do not
+        if not self._is_call(regs):
             self.meter.note("a call through the 32-bit entry was refused: only x86-64 programs run here")
             result: Any = -errno.ENOSYS
         elif entry is None:
@@ -140,7 +146,7 @@ class Kernel:
     def finish_call(self, task: Task, result: int) -> None:
         """Give a call its result and let the task go on, unless the handler saw to that (NO_RESULT)."""
         if result != NO_RESULT:
-            task.regs[r.RAX] = result & MASK
+            task.regs[self._result] = result & MASK
         self.to_user_mode(task)
 
     def to_user_mode(self, task: Task) -> None:
@@ -151,12 +157,12 @@ class Kernel:
             or task.restore_mask is not None
             or process.stopped_by
             or process.exiting
-            or task.regs[r.RAX] in RESTART_RESULTS
+            or task.regs[self._result] in RESTART_RESULTS
         )
         if held_up and not delivery.before_user_mode(task):
             return
         if task.tid in self.tasks and task.wait is None and task.steps is None and not task.context.running:
-            task.regs[r.ORIG_RAX] = r.NO_SYSCALL
+            task.regs[self._original] = NO_SYSCALL
             task.context.resume()
 
     # Calls that wait

@@ -4,8 +4,9 @@ import errno
 import mmap
 from typing import Final
 
-from virtus.isa.x86.layout import PAGE, STUB_START
+from virtus.isa.x86.layout import PAGE
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.personalities.linux import placement
 from virtus.personalities.linux.table import Int, Long, Uint, Word, call
 from virtus.personalities.linux.task import Task
 
@@ -17,9 +18,9 @@ RLIMIT_DATA: Final = 2
 MADV_ALLOWED: Final = frozenset({0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25})
 
 
-def check_range(address: int, length: int) -> None:
-    """Guests own [0, STUB_START); raises ENOMEM for a range beyond, as the host does past the end of user memory."""
-    if address + length > STUB_START:
+def check_range(task: Task, address: int, length: int) -> None:
+    """Guests own what lies below `user_end`; raises ENOMEM for a range beyond, as Linux past the end of user memory."""
+    if address + length > task.kernel.abi.user_end:
         raise OSError(errno.ENOMEM, "")
 
 
@@ -32,22 +33,22 @@ def injected(task: Task, name: str, *arguments: int) -> int:
 def mmap_(task: Task, address: Word, length: Word, protection: Int, flags: Int, fd: Int, offset: Word) -> int:
     """mmap(2): anonymous memory, and files through the kernel's own descriptor, which the stub shares."""
     host = -1
-    if length > STUB_START:
+    if length > task.kernel.abi.user_end:
         raise OSError(errno.ENOMEM, "")
     if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE):
-        check_range(address, length)
+        check_range(task, address, length)
     if not flags & MAP_ANONYMOUS:
         file = task.descriptors.get(fd)
         if not file.readable:
             raise OSError(errno.EACCES, "")
         host = file.map(task)
-    return injected(task, "mmap", address, length, protection, flags, host, offset)
+    return placement.map_memory(task, address, length, protection, flags, host, offset)
 
 
 @call("munmap")
 def munmap(task: Task, address: Word, length: Word) -> int:
     """munmap(2)."""
-    if address + length > STUB_START:
+    if address + length > task.kernel.abi.user_end:
         raise OSError(errno.EINVAL, "")
     return injected(task, "munmap", address, length)
 
@@ -55,40 +56,40 @@ def munmap(task: Task, address: Word, length: Word) -> int:
 @call("mprotect")
 def mprotect(task: Task, address: Word, length: Word, protection: Int) -> int:
     """mprotect(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     return injected(task, "mprotect", address, length, protection)
 
 
 @call("mremap")
 def mremap(task: Task, old: Word, old_size: Word, new_size: Word, flags: Int, new: Word) -> int:
     """mremap(2)."""
-    check_range(old, old_size)
-    if old + new_size > STUB_START and not flags:
+    check_range(task, old, old_size)
+    if old + new_size > task.kernel.abi.user_end and not flags:
         raise OSError(errno.ENOMEM, "")
     if flags & MREMAP_FIXED:
-        check_range(new, new_size)
-    return injected(task, "mremap", old, old_size, new_size, flags, new)
+        check_range(task, new, new_size)
+    return placement.move_memory(task, old, old_size, new_size, flags, new)
 
 
 @call("msync")
 def msync(task: Task, address: Word, length: Word, flags: Int) -> int:
     """msync(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     return injected(task, "msync", address, length, flags)
 
 
 @call("mincore")
 def mincore(task: Task, address: Word, length: Word, vector: Word) -> int:
     """mincore(2)."""
-    check_range(address, length)
-    check_range(vector, length // PAGE)
+    check_range(task, address, length)
+    check_range(task, vector, length // PAGE)
     return injected(task, "mincore", address, length, vector)
 
 
 @call("madvise", note="advice that concerns the whole host (hardware poisoning, memory merging) is ignored")
 def madvise(task: Task, address: Word, length: Word, advice: Int) -> int:
     """madvise(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     if advice not in MADV_ALLOWED:
         raise OSError(errno.EINVAL, "")
     return injected(task, "madvise", address, length, advice)
@@ -97,21 +98,21 @@ def madvise(task: Task, address: Word, length: Word, advice: Int) -> int:
 @call("mlock")
 def mlock(task: Task, address: Word, length: Word) -> int:
     """mlock(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     return injected(task, "mlock", address, length)
 
 
 @call("mlock2")
 def mlock2(task: Task, address: Word, length: Word, flags: Int) -> int:
     """mlock2(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     return injected(task, "mlock2", address, length, flags)
 
 
 @call("munlock")
 def munlock(task: Task, address: Word, length: Word) -> int:
     """munlock(2)."""
-    check_range(address, length)
+    check_range(task, address, length)
     return injected(task, "munlock", address, length)
 
 
@@ -140,7 +141,7 @@ def brk(task: Task, wanted: Word) -> int:
     if new > old:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        if new > STUB_START or injected(task, "mmap", old, new - old, protection, flags, -1, 0) != old:
+        if new > task.kernel.abi.user_end or injected(task, "mmap", old, new - old, protection, flags, -1, 0) != old:
             return memory.break_end
     elif new < old:
         injected(task, "munmap", new, old - new)

@@ -53,9 +53,9 @@ def _status_of_file(task: Task, file: File, buffer: int) -> int:
     if _is_plain(file):
         result = host.fstat(file.host, _status.address)
         if result == 0:
-            task.write(buffer, _status.view)
+            task.write(buffer, task.kernel.abi.status(_status.view))
         return result
-    task.write(buffer, pack_status(file.stat()))
+    task.write(buffer, task.kernel.abi.status(pack_status(file.stat())))
     return 0
 
 
@@ -74,10 +74,10 @@ def _status_at(task: Task, dirfd: int, path: bytes, buffer: int, flags: int) -> 
     if result == 0 and _status_device[0] == proc_device():
         result = slowly(task, dirfd, path, act, follow=follow, inside=_node_status)
     if result == 0:
-        task.write(buffer, _status.view)
+        task.write(buffer, task.kernel.abi.status(_status.view))
         return 0
     if isinstance(result, bytes):
-        task.write(buffer, result)
+        task.write(buffer, task.kernel.abi.status(result))
         return 0
     return int(result)
 

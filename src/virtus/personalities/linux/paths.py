@@ -16,7 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import path_calls as host
-from virtus.personalities.linux import known
+from virtus.personalities.linux import known, sysroot
 from virtus.personalities.linux.names import name_of_host
 from virtus.personalities.linux.proc.root import ROOT
 from virtus.personalities.linux.proc.tree import Directory, Link, Location, MagicLink, Node
@@ -73,6 +73,8 @@ def at(
     if not path:
         return -ENOENT
     task.kernel.assume(task)
+    if task.kernel.sysroots:
+        path = sysroot.redirected(task.kernel.sysroots, path)
     if path[:5] != b"/proc" and task.place.root == "/":
         if path[0] == 47:  # "/"
             start = AT_FDCWD

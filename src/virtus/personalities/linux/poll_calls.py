@@ -328,7 +328,10 @@ def epoll_create1(task: Task, flags: Int) -> int:
 @call("epoll_ctl", note="sets nest one level less deep than on Linux")
 def epoll_ctl(task: Task, epoll: Int, operation: Int, fd: Int, event: Word) -> int:
     """epoll_ctl(2)."""
-    raw = bytes(polling.EVENT.size) if operation == 2 else task.read(event, polling.EVENT.size)
+    structure = task.kernel.abi.event
+    raw = bytes(polling.EVENT.size)
+    if operation != 2:
+        raw = polling.EVENT.pack(*structure.unpack(task.read(event, structure.size)))
     set_file = task.descriptors.get(epoll)
     file = task.descriptors.get(fd)
     if file.poll_host() < 0:
@@ -343,10 +346,13 @@ def _epoll_wait(task: Task, fd: int, address: int, most: int, deadline: int, mas
     if not 0 < most <= EPOLL_EVENTS_MAX:
         raise OSError(errno.EINVAL, "")
     file = task.descriptors.of_kind(fd, EpollFile)
+    structure = task.kernel.abi.event
 
     def attempt() -> int:
         events = file.collect(min(most, EPOLL_AT_ONCE))
-        if events:
+        if events and structure.size != polling.EVENT.size:
+            task.write(address, b"".join(structure.pack(*event) for event in polling.EVENT.iter_unpack(events)))
+        elif events:
             task.write(address, events)
         return len(events) // polling.EVENT.size
 

@@ -4,7 +4,6 @@ import errno
 from typing import Final
 
 from virtus.isa.x86 import registers as r
-from virtus.isa.x86.layout import USER_END
 from virtus.personalities.linux.signals import SIGNAL_COUNT
 from virtus.personalities.linux.table import Int, Word, call
 from virtus.personalities.linux.task import Task
@@ -140,7 +139,7 @@ def arch_prctl(task: Task, option: Int, address: Word) -> int:
     """arch_prctl(2)."""
     regs = task.regs
     if option in (ARCH_SET_FS, ARCH_SET_GS):
-        if address >= USER_END:
+        if address >= task.kernel.abi.user_end:
             raise OSError(errno.EPERM, "")
         regs[r.FS_BASE if option == ARCH_SET_FS else r.GS_BASE] = address
     elif option in (ARCH_GET_FS, ARCH_GET_GS):

@@ -4,9 +4,9 @@ import errno
 import sys
 from typing import Final
 
-from virtus.isa.x86 import registers as r
-from virtus.isa.x86.layout import PAGE, USER_END
+from virtus.isa.x86.layout import PAGE
 from virtus.personalities.linux import delivery, lifecycle
+from virtus.personalities.linux.abi.base import NO_SYSCALL
 from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait, WaitQueue
 from virtus.personalities.linux.job_control import SIGCHLD
 from virtus.personalities.linux.results import NO_RESULT
@@ -75,7 +75,7 @@ def _clone(
     task: Task, flags: int, exit_signal: int, stack: int, parent_tid: int, child_tid: int, tls: int, pidfd: int
 ) -> "int | Blocking":
     _check(flags)
-    if flags & CLONE_SETTLS and tls >= USER_END:
+    if flags & CLONE_SETTLS and tls >= task.kernel.abi.user_end:
         raise OSError(errno.EPERM, "")
     if flags & CLONE_PIDFD:
         task.descriptors.lowest(0, task.limit(RLIMIT_NOFILE))
@@ -95,11 +95,12 @@ def _clone(
         child = lifecycle.new_task(task, process.pid, process, context)
     _share(task, child, flags)
     regs = child.regs
-    regs[r.RAX], regs[r.ORIG_RAX] = 0, r.NO_SYSCALL
+    abi = task.kernel.abi
+    regs[abi.result], regs[abi.original] = 0, NO_SYSCALL
     if stack:
-        regs[r.RSP] = stack
+        regs[abi.stack] = stack
     if flags & CLONE_SETTLS:
-        regs[r.FS_BASE] = tls
+        abi.set_thread_pointer(regs, tls)
     if flags & CLONE_CHILD_CLEARTID:
         child.clear_child_tid = child_tid
     lifecycle.enrol(child)
@@ -183,8 +184,10 @@ def vfork(task: Task) -> "int | Blocking":
 
 @call("clone", note="namespace flags are refused: EPERM")
 def clone(task: Task, flags: Word, stack: Word, parent_tid: Word, child_tid: Word, tls: Word) -> "int | Blocking":
-    """clone(2) with the argument order of x86-64."""
+    """clone(2) with the argument order of x86-64; other processors have the last two the other way round."""
     flags &= 0xFFFFFFFF
+    if task.kernel.abi.clone_backwards:
+        child_tid, tls = tls, child_tid
     if flags & CLONE_PIDFD and flags & CLONE_PARENT_SETTID:
         raise OSError(errno.EINVAL, "")
     return _clone(task, flags & ~CSIGNAL, flags & CSIGNAL, stack, parent_tid, child_tid, tls, parent_tid)

@@ -12,10 +12,8 @@ import struct
 from typing import Final
 
 from virtus.guests import elf
-from virtus.isa.x86 import registers as r
-from virtus.isa.x86.layout import PAGE, USER_END
-from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths, randomness
+from virtus.isa.x86.layout import PAGE
+from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths, placement, randomness
 from virtus.personalities.linux.memory_calls import MAP_FIXED
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.table import Int, Word, call
@@ -33,25 +31,15 @@ MAP_GROWSDOWN: Final = 0x100
 AT_EMPTY_PATH: Final = 0x1000
 COMM_BYTES: Final = 15
 AT_PHDR, AT_PHENT, AT_PHNUM, AT_PAGESZ, AT_BASE, AT_FLAGS, AT_ENTRY = 3, 4, 5, 6, 7, 8, 9
-AT_UID, AT_EUID, AT_GID, AT_EGID, AT_PLATFORM, AT_HWCAP, AT_CLKTCK = 11, 12, 13, 14, 15, 16, 17
-AT_SECURE, AT_RANDOM, AT_HWCAP2, AT_EXECFN, AT_MINSIGSTKSZ = 23, 25, 26, 31, 51
-USER_CS, USER_SS, FLAGS = 0x33, 0x2B, 0x202  # arch/x86/include/asm/segment.h; interrupts on
-_QUEUE: Final = struct.Struct("<QQ")
-
-
-def _host_auxiliary() -> dict[int, int]:
-    with open("/proc/self/auxv", "rb") as stream:
-        return dict(_QUEUE.iter_unpack(stream.read()))
-
-
-HOST_AUXILIARY: Final = _host_auxiliary()
-"""What the host told this process of the processor (AT_HWCAP ...); read before any guest runs."""
+AT_UID, AT_EUID, AT_GID, AT_EGID, AT_PLATFORM, AT_CLKTCK = 11, 12, 13, 14, 15, 17
+AT_SECURE, AT_RANDOM, AT_EXECFN = 23, 25, 31
+FIXED_BASE: Final = 0x2A_AAAA_A000  # two thirds of 256 GiB: ELF_ET_DYN_BASE, arch/riscv/include/asm/elf.h
 
 
 class Image:
     """An opened program: its host descriptor and what its headers say."""
 
-    def __init__(self, host: int, path: str) -> None:
+    def __init__(self, host: int, path: str, machine: int) -> None:
         self.host, self.path = host, path
         size = os.fstat(host).st_size
         head = os.pread(host, PAGE, 0)
@@ -61,7 +49,7 @@ class Image:
             self.program = elf.parse(head, size)
         except elf.NotLoadable as error:
             raise OSError(errno.ENOEXEC, str(error)) from error
-        if self.program.machine != elf.EM_X86_64:
+        if self.program.machine != machine:
             raise OSError(errno.ENOEXEC, "")
 
     def interpreter(self) -> str:
@@ -93,12 +81,13 @@ def execute(task: Task, path: str, arguments: list[bytes], environment: list[byt
             opened.append(host)
         else:
             raise OSError(errno.ELOOP, "")
-        image = Image(host, script_path)
+        machine = task.kernel.abi.elf_machine
+        image = Image(host, script_path, machine)
         loader = None
         if image.program.interpreter is not None:
             loader_host = _open(task, image.interpreter())
             opened.append(loader_host)
-            loader = Image(loader_host, image.interpreter())
+            loader = Image(loader_host, image.interpreter(), machine)
         if (
             sum(map(len, arguments)) + sum(map(len, environment)) + 9 * len(arguments + environment)
             > ARGUMENT_PAGES_MAX
@@ -186,7 +175,7 @@ def _point_of_no_return(task: Task) -> None:
 
 
 def _map(task: Task, address: int, size: int, protection: int, flags: int, host: int = -1, offset: int = 0) -> int:
-    result = task.context.inject(NUMBERS["mmap"], address, size, protection, flags, host, offset)
+    result = placement.map_memory(task, address, size, protection, flags, host, offset)
     if -4095 <= result < 0:
         raise OSError(-result, "mapping a program")
     return result
@@ -234,7 +223,11 @@ def _load(
     task: Task, image: Image, loader: Image | None, path: str, arguments: list[bytes], environment: list[bytes]
 ) -> None:
     program = image.program
-    base = 0x5555_0000_0000 + (randomness.bits(28) << 12) if loader else 0x7F00_0000_0000
+    abi = task.kernel.abi
+    if abi.places:  # the same for each run: see `placement`
+        base = FIXED_BASE if loader else 0
+    else:
+        base = 0x5555_0000_0000 + (randomness.bits(28) << 12) if loader else 0x7F00_0000_0000
     bias = _load_image(task, image, base)
     entry = program.entry + bias
     loader_bias = 0
@@ -242,7 +235,9 @@ def _load(
         loader_bias = _load_image(task, loader, 0)
         entry = loader.program.entry + loader_bias
     memory = task.memory
-    memory.break_start = memory.break_end = program.span[1] + bias + (randomness.bits(13) << 12)
+    memory.break_start = memory.break_end = program.span[1] + bias
+    if not abi.places:
+        memory.break_end = memory.break_start = memory.break_start + (randomness.bits(13) << 12)
     auxiliary = [
         (AT_PHDR, program.headers_at() + bias),
         (AT_PHENT, elf.PROGRAM_HEADER.size),
@@ -258,22 +253,20 @@ def _load(
         (AT_SECURE, 0),
         (AT_CLKTCK, 100),
     ]
-    auxiliary += [(key, HOST_AUXILIARY[key]) for key in (AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ) if key in HOST_AUXILIARY]
+    auxiliary += abi.auxiliary()
+    abi.trampoline(task)
     stack = _map_stack(task, executable=program.executable_stack)
     pointer = build_stack(task, stack, os.fsencode(path), arguments, environment, auxiliary)
-    regs = task.regs
-    for index in range(r.COUNT):
-        if index not in (r.CS, r.SS, r.EFLAGS):
-            regs[index] = 0
-    regs[r.ORIG_RAX] = r.NO_SYSCALL
-    regs[r.RIP], regs[r.RSP] = entry, pointer
-    regs[r.CS], regs[r.SS], regs[r.EFLAGS] = USER_CS, USER_SS, FLAGS
+    abi.start(task.regs, entry, pointer)
 
 
 def _map_stack(task: Task, *, executable: bool) -> int:
     """Map the main thread's stack; its top."""
     size = min(max(task.limit(RLIMIT_STACK), 128 << 10), STACK_MAX) & -PAGE
-    top = USER_END - (16 << 20) - (randomness.bits(22) << 12)
+    abi = task.kernel.abi
+    top = abi.user_end + PAGE - (16 << 20) & -(1 << 20)
+    if not abi.places:
+        top -= randomness.bits(22) << 12
     protection = mmap.PROT_READ | mmap.PROT_WRITE | (mmap.PROT_EXEC if executable else 0)
     _map(task, top - size, size, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
     task.memory.stack_top = top
@@ -292,7 +285,8 @@ def build_stack(
     memory = task.memory
     strings = bytearray()
     offsets: list[int] = []
-    for text in (*arguments, *environment, path, b"x86_64"):
+    platform = task.kernel.abi.platform
+    for text in (*arguments, *environment, path, platform or b""):
         offsets.append(len(strings))
         strings += text + b"\0"
     strings += os.urandom(16)
@@ -303,7 +297,7 @@ def build_stack(
         *auxiliary,
         (AT_RANDOM, start + len(strings) - 16),
         (AT_EXECFN, places[-2]),
-        (AT_PLATFORM, places[-1]),
+        *([(AT_PLATFORM, places[-1])] if platform else []),
         (0, 0),
     ]
     words = [count, *places[:count], 0, *places[count : count + len(environment)], 0]

@@ -32,7 +32,6 @@ SEMMSL: Final = 32000
 SEMVMX: Final = 32767
 SEMOPM: Final = 500
 SEMBUF: Final = Struct("<Hhh")
-SEMID_DS: Final = Struct("<q8xq8xQ16x")  # after ipc64_perm: otime, ctime, nsems
 SEMINFO: Final = Struct("<10i")
 
 Operation = tuple[int, int, int]
@@ -52,9 +51,9 @@ class Semaphores:
         self.removed = False
         self.undo: dict[Process, list[int]] = {}
 
-    def pack(self) -> bytes:
+    def pack(self, structure: Struct) -> bytes:
         """struct semid64_ds."""
-        return self.permission.pack() + SEMID_DS.pack(self.operated_at, self.changed_at, len(self.values))
+        return self.permission.pack() + structure.pack(self.operated_at, self.changed_at, len(self.values))
 
     def attempt(self, task: Task, operations: list[Operation]) -> Operation | None:
         """Do all operations, or none and return the one that cannot be done now."""
@@ -192,7 +191,7 @@ def semctl(task: Task, identifier: Int, number: Int, command: Int, argument: Wor
     if command in (IPC_STAT, SEM_STAT, SEM_STAT_ANY):
         if command != SEM_STAT_ANY:
             permission.check(task, READ)
-        task.write(argument, semaphores.pack())
+        task.write(argument, semaphores.pack(task.kernel.abi.semaphores))
         return 0 if command == IPC_STAT else identifier
     if command == IPC_RMID:
         permission.check_owner(task)

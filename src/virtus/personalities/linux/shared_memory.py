@@ -8,6 +8,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.personalities.linux import placement
 from virtus.personalities.linux.ipc import (
     IPC_INFO,
     IPC_RMID,
@@ -122,14 +123,14 @@ def shmat(task: Task, identifier: Int, address: Word, flags: Int) -> int:
     size = -(-segment.size // PAGE) * PAGE
     mapping = mmap.MAP_SHARED
     if address:
-        check_range(address, size)
+        check_range(task, address, size)
         mapping |= 0x10 if flags & SHM_REMAP else MAP_FIXED_NOREPLACE
     elif flags & SHM_REMAP:
         raise OSError(errno.EINVAL, "")
     protection = mmap.PROT_READ if flags & SHM_RDONLY else mmap.PROT_READ | mmap.PROT_WRITE
     if flags & SHM_EXEC:
         protection |= mmap.PROT_EXEC
-    result = task.context.inject(NUMBERS["mmap"], address, size, protection, mapping, segment.host, 0)
+    result = placement.map_memory(task, address, size, protection, mapping, segment.host, 0)
     if -4095 <= result < 0:
         raise OSError(errno.EINVAL if -result == errno.EEXIST else -result, "")
     task.memory.attached[result] = segment

@@ -4,10 +4,9 @@ import errno
 from struct import Struct
 from typing import Final
 
-from virtus.isa.x86 import registers as r
-from virtus.personalities.linux import delivery, frames_x86_64, siginfo
+from virtus.personalities.linux import delivery, siginfo
+from virtus.personalities.linux.abi.stacks import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, BadFrame, on_alternate_stack
 from virtus.personalities.linux.blocking import FOREVER, Blocking, Interrupted, Wait, WaitQueue, after
-from virtus.personalities.linux.frames_x86_64 import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.signals import SIG_DFL, SIG_IGN, SIGNAL_COUNT, UNBLOCKABLE, Action
 from virtus.personalities.linux.table import Int, Word, call
@@ -20,7 +19,9 @@ MINSIGSTKSZ: Final = 2048
 RLIMIT_SIGPENDING: Final = 11
 NANOSECONDS: Final = 1_000_000_000
 
-_ACTION = Struct("<QQQQ")  # struct kernel_sigaction of x86-64: handler, flags, restorer, mask
+RESTORER_SIZE = 32
+"""Of a struct sigaction that names the code to return through; there is none where the kernel has a page for that."""
+FAULTS = (7, 11)  # SIGBUS, SIGSEGV
 _STACK = Struct("<Qi4xQ")  # stack_t
 _TIMESPEC = Struct("<qq")
 
@@ -48,16 +49,20 @@ def rt_sigaction(task: Task, number: Int, new: Word, old: Word, size: Word) -> i
     if not 1 <= number <= SIGNAL_COUNT or (new and UNBLOCKABLE >> (number - 1) & 1):
         raise OSError(errno.EINVAL, "")
     process = task.process
+    structure = task.kernel.abi.action
     before = process.actions.get(number)
     if new:
-        handler, flags, restorer, mask = _ACTION.unpack(task.read(new, _ACTION.size))
-        action = Action(handler, flags & KNOWN_FLAGS, restorer, mask & ~UNBLOCKABLE)
+        handler, flags, *restorer, mask = structure.unpack(task.read(new, structure.size))
+        action = Action(handler, flags & KNOWN_FLAGS, restorer[0] if restorer else 0, mask & ~UNBLOCKABLE)
         process.actions.actions[number] = action
         bit = 1 << (number - 1)
+        if number in FAULTS and handler > SIG_IGN:
+            task.context.precise_faults()
         if handler == SIG_IGN or (handler == SIG_DFL and delivery.IGNORED & bit):
             delivery.discard(process, bit)
     if old:
-        task.write(old, _ACTION.pack(before.handler, before.flags, before.restorer, before.mask))
+        restorer = [before.restorer] * (structure.size == RESTORER_SIZE)
+        task.write(old, structure.pack(before.handler, before.flags, *restorer, before.mask))
     return 0
 
 
@@ -94,7 +99,7 @@ def rt_sigpending(task: Task, address: Word, size: Word) -> int:
 @call("sigaltstack")
 def sigaltstack(task: Task, new: Word, old: Word) -> int:
     """sigaltstack(2)."""
-    inside = frames_x86_64.on_alternate_stack(task, task.regs[r.RSP])
+    inside = on_alternate_stack(task, task.regs[task.kernel.abi.stack])
     start, flags, size = task.alternate_stack
     if new:
         pointer, wanted, length = _STACK.unpack(task.read(new, _STACK.size))
@@ -119,8 +124,8 @@ def sigaltstack(task: Task, new: Word, old: Word) -> int:
 def rt_sigreturn(task: Task) -> int:
     """sigreturn(2): back from a handler."""
     try:
-        frames_x86_64.restore(task)
-    except frames_x86_64.BadFrame:
+        task.kernel.abi.frames.restore(task)
+    except BadFrame:
         delivery.force(task, delivery.SIGSEGV, siginfo.kernel(delivery.SIGSEGV))
     return NO_RESULT
 

@@ -79,6 +79,7 @@ class Memory:
         "break_start",
         "env_end",
         "env_start",
+        "map_cursor",
         "sharers",
         "stack_top",
     )
@@ -87,6 +88,7 @@ class Memory:
         self.break_start = self.break_end = 0
         self.arg_start = self.arg_end = self.env_start = self.env_end = 0
         self.stack_top = 0
+        self.map_cursor = 0  # where `placement` has put the last mapping
         self.sharers = 1
         self.attached: dict[int, Any] = {}  # System V shared memory by address
 

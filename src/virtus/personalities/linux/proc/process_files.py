@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from virtus.isa.x86.layout import STUB_START
 from virtus.personalities.linux.names import name_of, name_of_host
 from virtus.personalities.linux.proc.system_files import mount_information, mounts, network
 from virtus.personalities.linux.proc.tree import (
@@ -206,7 +205,7 @@ def guest_mappings(kernel: "Kernel", task: "Task", name: str) -> Iterator[tuple[
         found = _RANGE.match(line)
         if found:
             start, end = int(found[1], 16), int(found[2], 16)
-        if start < STUB_START:
+        if start < kernel.abi.user_end:
             yield start, end, line
 
 

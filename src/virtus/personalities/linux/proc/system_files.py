@@ -212,10 +212,15 @@ def _link(target: str) -> Maker:
     return lambda task, path: Link(path, target)
 
 
+def _processors(kernel: "Kernel") -> bytes:
+    found = kernel.abi.cpu_information()
+    return read_host(kernel, "cpuinfo") if found is None else found
+
+
 SYSTEM: Final[dict[str, Maker]] = {
     "cmdline": constant("virtus\n"),
     "consoles": constant(""),
-    "cpuinfo": of_host("cpuinfo"),
+    "cpuinfo": lambda task, path: Text(path, lambda: _processors(task.kernel)),
     "devices": constant(DEVICES),
     "diskstats": constant(""),
     "filesystems": constant(FILE_SYSTEMS),

@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Final
 
 from virtus.isa.x86 import registers as r
 from virtus.personalities.linux import siginfo
+from virtus.personalities.linux.abi.stacks import (
+    SS_AUTODISARM,
+    SS_DISABLE,
+    SS_ONSTACK,
+    BadFrame,
+    on_alternate_stack,
+    signed_flags,
+)
 from virtus.personalities.linux.signals import SA_ONSTACK, SA_RESTORER, UNBLOCKABLE, Action
 
 if TYPE_CHECKING:
     from virtus.personalities.linux.task import Task
-
-SS_ONSTACK: Final = 1  # include/uapi/linux/signal.h
-SS_DISABLE: Final = 2
-SS_AUTODISARM: Final = 1 << 31
 
 UC_FP_XSTATE: Final = 1  # arch/x86/include/uapi/asm/ucontext.h
 UC_SIGCONTEXT_SS: Final = 2
@@ -61,16 +65,6 @@ _SOFTWARE = struct.Struct("<IIQI")  # magic1, extended_size, xfeatures, xstate_s
 FRAME_SIZE: Final = _FRAME.size + siginfo.SIZE
 
 MASK64: Final = 2**64 - 1
-
-
-class BadFrame(Exception):
-    """The guest's stack has no room for a frame, or holds none that could be restored."""
-
-
-def on_alternate_stack(task: "Task", pointer: int) -> bool:
-    """Whether a stack pointer lies in the alternate stack."""
-    start, flags, size = task.alternate_stack
-    return not flags & SS_AUTODISARM and start < pointer <= start + size
 
 
 def _trap(number: int, info: bytes) -> tuple[int, int, int]:
@@ -121,7 +115,7 @@ def build(task: "Task", number: int, info: bytes, action: Action, mask: int) -> 
     frame = _FRAME.pack(
         action.restorer,
         UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, 0,
-        start, stack_flags if stack_flags & 0x7FFFFFFF else _signed(stack_flags), size,
+        start, signed_flags(stack_flags), size,
         *[regs[index] for index in _GENERAL],
         *selectors,
         error, vector, task.blocked, address, fpstate,
@@ -142,10 +136,6 @@ def build(task: "Task", number: int, info: bytes, action: Action, mask: int) -> 
     regs[r.RSP], regs[r.RIP] = pointer, action.handler
     regs[r.CS] = USER_CS
     regs[r.EFLAGS] &= ~(DIRECTION | TRAP | RESUME)
-
-
-def _signed(word: int) -> int:
-    return (word & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
 
 def restore(task: "Task") -> None:
