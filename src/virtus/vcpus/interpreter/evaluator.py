@@ -67,7 +67,7 @@ class Evaluator(Words, Floats):
     # Stepping
 
     def step(self) -> int:
-        """Carry out the instruction at PC. 0, or why the thread comes out: an exit of layout's, PC being as that says."""
+        """Carry out the instruction at PC. 0, or why the thread comes out, an exit of layout's, with PC as it says."""
         return self.run(1)[1]
 
     def run(self, count: int) -> tuple[int, int]:
