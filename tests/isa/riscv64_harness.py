@@ -28,7 +28,7 @@ _MACHINE_OFFSET: Final = 176
 """Of uc_mcontext in struct ucontext (arch/riscv/include/uapi/asm/ucontext.h)."""
 _CODE_OFFSET: Final = 0x200
 _VARIABLES: Final = BASE + 0x1000
-_STACK: Final = 0x2A54321000  # not where a stack pointer at random is likely to lie: it would be taken for this
+_STACK: Final = 0x2A543000  # not where a stack pointer at random is likely to lie: it would be taken for this
 _STACK_BYTES: Final = 0x10000
 _READV, _WRITEV, _EXIT, _SIGALTSTACK, _SIGACTION = 65, 66, 93, 132, 134  # include/uapi/asm-generic/unistd.h
 _SIGNALS: Final = (4, 5, 7, 11)  # SIGILL, SIGTRAP, SIGBUS, SIGSEGV
