@@ -1,6 +1,7 @@
 """emulation: a program for another processor, translated while it runs; the user-mode kernel answers its calls."""
 
 import os
+import select
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,19 +43,28 @@ class Emulation:
         """See Technique."""
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
+        from virtus.vcpus.translator.llvm.worker import Background
+        from virtus.vcpus.translator.tiers import Tiers
         from virtus.vcpus.translator.vcpu import CallConvention, TranslatorVcpu
 
         host_has()  # looks at the processor, which cannot be done where the guest's root is
         libraries = sysroots(spec)
+        background = Background.start(RISCV64)
 
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
 
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
-            return vcpu.figures
+            tiers = vcpu.optimiser = Tiers(vcpu, background)
+            kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: tiers.collect())
+            return lambda: {**vcpu.figures(), **tiers.figures()}
 
-        return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach)
+        try:
+            return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach)
+        finally:
+            background.close()
+            os.waitpid(background.pid, 0)
 
 
 TECHNIQUE = Emulation()

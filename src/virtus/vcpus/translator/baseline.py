@@ -221,7 +221,15 @@ class _Translation(Floats, Words):
         a.test(x86.RDX, x86.RDX)
         a.load_if(x86.EQUAL, x86.RDX, STATE, WORD * layout.MISS_AT)
 
-    def _entry_of_computed(self, register: int) -> None:
+    def _note_jump(self) -> None:
+        """Say which computed jump this is, in case it leads to what has no translation; destroys RCX."""
+        if self.pc < 1 << 31:
+            self.a.store_word(STATE, WORD * layout.JUMP_FROM, self.pc)
+        else:
+            self.a.constant(x86.RCX, self.pc)
+            self.a.store(STATE, WORD * layout.JUMP_FROM, x86.RCX)
+
+    def _entry_of_computed(self, register: int, miss: int = layout.MISS_AT) -> None:
         """RDX = the translation of the address in a register (not RDX, RCX), which goes to the PC as well."""
         a = self.a
         inside, known = a.label(), a.label()
@@ -229,13 +237,13 @@ class _Translation(Floats, Words):
         a.move(x86.RCX, register)
         a.shift(x86.SHR, x86.RCX, GUEST_BITS)
         a.jump_if(x86.EQUAL, inside)
-        a.load(x86.RDX, STATE, WORD * layout.MISS_AT)
+        a.load(x86.RDX, STATE, WORD * miss)
         a.jump(known)
         a.place(inside)
         a.constant(x86.RDX, layout.TABLE)
         a.load_indexed_by_four(x86.RDX, x86.RDX, register)
         a.test(x86.RDX, x86.RDX)
-        a.load_if(x86.EQUAL, x86.RDX, STATE, WORD * layout.MISS_AT)
+        a.load_if(x86.EQUAL, x86.RDX, STATE, WORD * miss)
         a.place(known)
 
     def _go_outside(self, pc: int) -> None:
@@ -343,7 +351,8 @@ class _Translation(Floats, Words):
             self.jump(target)
         else:
             register = values.copy(target, x86.RAX).register
-            self._entry_of_computed(register)
+            self._note_jump()
+            self._entry_of_computed(register, layout.JUMP_MISS_AT)
             self.a.jump_to(x86.RDX)
         self._ended = True
 

@@ -169,6 +169,8 @@ class TranslatedContext:
         (executable.add if may else executable.remove)(start, start + size)
         for low, high in changed:
             self.flush_instructions(low, high - low)
+        if number == _MMAP and may and arguments[4] >= 0 and self.vcpu.optimiser is not None:
+            self.vcpu.optimiser.mapped(self, start, start + size)
 
     def flush_instructions(self, start: int, size: int) -> None:
         """Guest code in a range may have changed: translations of what reads different now are taken back."""

@@ -73,6 +73,10 @@ HOT_AT: Final = 77
 goes on with the table's entry if that is another one, else comes out to say so."""
 ROUNDING: Final = 78
 """The guest's rounding mode, as the instruction set numbers it."""
+JUMP_MISS_AT: Final = 79
+"""Address of JUMP_MISS: like MISS, for computed jumps within a function; the jump's own address is in JUMP_FROM. So the
+translators come to know where such jumps lead."""
+JUMP_FROM: Final = 80
 
 # Exits
 
@@ -84,4 +88,5 @@ EXIT_ILLEGAL: Final = 5  # an instruction that means nothing, at PC
 EXIT_BREAKPOINT: Final = 6  # at PC
 EXIT_FLUSH: Final = 7  # instructions may have changed; PC is the next one
 EXIT_INTERPRET: Final = 8  # have the one instruction at PC interpreted, and go on after it
+EXIT_JUMP_MISS: Final = 9  # as EXIT_MISS, after the computed jump at JUMP_FROM
 LEAVE_FIRST: Final = 256

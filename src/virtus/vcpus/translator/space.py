@@ -53,6 +53,7 @@ class AddressSpace:
         self.waiting: list[Callable[[], None]] = []  # to be done when no context runs
         self.held: list[TranslatedContext] = []  # contexts that go on after that
         self.threads: list[Any] = []  # (virtual slot, state page) that have been mapped and are free again
+        self.images: list[tuple[int, int, str]] = []  # executable mappings whose translations are kept, by name
         self.mapped: set[int] = set()  # virtual slots whose state and stack are mapped
 
     def copy(self) -> "AddressSpace":
@@ -60,6 +61,7 @@ class AddressSpace:
         other = AddressSpace()
         other.executable = self.executable.copy()
         other.precise = self.precise
+        other.images = list(self.images)
         other.entries = dict(self.entries)
         other.pages = dict(self.pages)
         other.by_page = {page: set(found) for page, found in self.by_page.items()}
@@ -155,6 +157,7 @@ class AddressSpace:
         self.by_page.clear()
         self.executable = Intervals()
         self.precise = False
+        self.images.clear()
 
     @property
     def busy(self) -> bool:

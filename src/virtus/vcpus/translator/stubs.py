@@ -28,6 +28,7 @@ from virtus.vcpus.translator import layout
 #   hot:    mov rax, [rdi+PC];  mov rdx, TABLE;  mov rdx, [rdx+rax*4];  test rdx, rdx;  jz cool
 #           cmp rdx, rcx;  je cool;  jmp rdx
 #   cool:   mov qword [rdi+EXIT], EXIT_HOT;  stmxcsr [rdi+MXCSR];  syscall;  ldmxcsr [rdi+MXCSR];  jmp found
+#   jump_miss: mov qword [rdi+EXIT], EXIT_JUMP_MISS;  stmxcsr [rdi+MXCSR];  syscall;  ldmxcsr [rdi+MXCSR];  jmp found
 CODE: Final = bytes.fromhex(
     "4889fb 0fae9320020000 4889df 488b8300020000 a801 7527 4889c1 48c1e926 751e 48ba0000000000200000 488b1482"
     "4885d2 740b ffd2 48898300020000 ebcb 48c7831802000002000000 0fae9b20020000 0f05 0fae9320020000 ebae 0f1f4000"
@@ -39,9 +40,10 @@ CODE: Final = bytes.fromhex(
     "488ba348020000 e907ffffff 66662e0f1f84000000000066 90"
     "488b8700020000 48ba0000000000200000 488b1482 4885d2 7407 4839ca 7402 ffe2"
     "48c7871802000003000000 0fae9f20020000 0f05 0fae9720020000 e94affffff"
+    "66662e0f1f8400000000000f1f400048c78718020000090000000fae9f200200000f050fae9720020000e91bffffff"
 )
-_ENTER, _LEAVE, _MISS, _UNWIND, _HOT = 0x00, 0x60, 0x80, 0xD0, 0x110
-_AFTER_SYSTEM_CALLS: Final = (0x53, 0x69, 0x94, 0xF0, 0x145)
+_ENTER, _LEAVE, _MISS, _UNWIND, _HOT, _JUMP_MISS = 0x00, 0x60, 0x80, 0xD0, 0x110, 0x160
+_AFTER_SYSTEM_CALLS: Final = (0x53, 0x69, 0x94, 0xF0, 0x145, 0x174)
 
 
 class Stubs:
@@ -57,5 +59,6 @@ class Stubs:
             layout.MISS_AT: place + _MISS,
             layout.UNWIND_AT: place + _UNWIND,
             layout.HOT_AT: place + _HOT,
+            layout.JUMP_MISS_AT: place + _JUMP_MISS,
         }
         """What every thread's state says of them."""

@@ -42,6 +42,8 @@ _MUNMAP: Final = NUMBERS["munmap"]
 NO_SYSCALL: Final = 2**64 - 1
 FETCH_AHEAD: Final = 1024
 """Bytes of code that the quick translator is given at a time."""
+MOST_TARGETS: Final = 1024
+"""Of one computed jump."""
 HOT_AFTER: Final = 1000
 """How often a block runs before it is worth optimising."""
 MOST_KNOWN: Final = 4
@@ -69,6 +71,10 @@ class Optimiser(Protocol):
         """A translation has been installed; there may be better code for some of it already."""
         ...
 
+    def mapped(self, context: TranslatedContext, start: int, end: int) -> None:
+        """A file has been mapped to be executed."""
+        ...
+
 
 class TranslatorVcpu:
     """All contexts of one machine; see the module, and `virtus.exits.Vcpu`."""
@@ -85,11 +91,13 @@ class TranslatorVcpu:
         self._exit = Exit()
         self._contexts: dict[int, TranslatedContext] = {}
         self._known: dict[int, deque[Translation]] = {}  # what `baseline` made, by the address it begins at
+        self.jumps: dict[int, set[int]] = {}  # where computed jumps have led, by their addresses
         self._starts: list[int] = []  # of all translations, by place
         self._placed: list[Translation] = []
         self._outcomes: dict[int, Callable[[TranslatedContext], bool]] = {
             layout.EXIT_SYSCALL: self._system_call,
             layout.EXIT_MISS: self._miss,
+            layout.EXIT_JUMP_MISS: self._jump_miss,
             layout.EXIT_HOT: self._hot,
             layout.EXIT_INTERRUPT: self._interrupted,
             layout.EXIT_ILLEGAL: lambda context: self._trap(context, signal.SIGILL, ILL_ILLOPC),
@@ -309,6 +317,20 @@ class TranslatorVcpu:
         self.go_on(context)
         return False
 
+    def _jump_miss(self, context: TranslatedContext) -> bool:
+        """A computed jump has led somewhere new."""
+        found = self.jumps.setdefault(context.regs[layout.JUMP_FROM], set())
+        if len(found) < MOST_TARGETS:
+            found.add(context.regs[layout.PC])
+        return self._miss(context)
+
+    def lead_from(self, pc: int) -> None:
+        """There is better code for `pc` now: have quick blocks there go over to it."""
+        for unit in self._placed:
+            counter = unit.counters.get(pc)
+            if counter is not None:
+                self.region.expire(counter)
+
     def _translate(self, context: TranslatedContext, pc: int) -> Translation:
         space, region = context.space, self.region
         made = baseline.translate(
@@ -386,7 +408,6 @@ class TranslatorVcpu:
         """What the translator did, for the report."""
         return {
             "translated blocks": sum(len(unit.entries) for unit in self._placed if not unit.optimised),
-            "optimised units": sum(unit.optimised for unit in self._placed),
             "instructions interpreted": self.interpreted,
         }
 

@@ -1,0 +1,45 @@
+"""What the translator asks of its background process, and what it gets: plain data that crosses a socket."""
+
+from dataclasses import dataclass, field
+
+VERSION = 1
+"""Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Optimise the guest code at `entry`. `code` has the guest code around it: (address, bytes), sorted.
+
+    `jumps` are computed jumps in it, by address, and where they have been seen to lead. `precise`: registers must be exact at
+    every memory access. `image` names the executable mapping for the cache, "" for code that is not to be kept.
+    """
+
+    number: int
+    isa: str
+    entry: int
+    code: tuple[tuple[int, bytes], ...]
+    jumps: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    precise: bool = False
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Optimised:
+    """Position-independent code; `entries` has offsets by guest address, `covers` the guest code it was made from."""
+
+    blob: bytes
+    entries: dict[int, int]
+    covers: tuple[tuple[int, int], ...]
+    code: tuple[bytes, ...]
+    precise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to a request; `error` says why there is no translation."""
+
+    number: int
+    optimised: Optimised | None = None
+    error: str = ""
+    seconds: float = 0.0
+    instructions: int = field(default=0)

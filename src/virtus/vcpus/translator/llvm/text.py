@@ -1,0 +1,475 @@
+"""The builder evaluated to LLVM's language: one host function for the guest code that begins at an address.
+
+Guest registers are local variables (`alloca`) that LLVM makes values of; they are loaded from the state where the
+function begins and after everything that may change it, and stored where somebody else may look. Which ones need
+storing at a place is known only when all blocks are: such places are noted as `_Sync`, and written at the end.
+Units that are too large for this have only the registers they use most in variables, the others in the state itself.
+
+In `precise` mode registers are in the state, and stores to it are volatile, as is that of the guest's address before
+each memory access: LLVM may not move them across one that may fault.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final
+
+from virtus.isa.instruction_set import InstructionSet
+from virtus.vcpus.translator import layout
+from virtus.vcpus.translator.llvm.flow import Shape
+from virtus.vcpus.translator.llvm.text_floats import FloatText
+from virtus.vcpus.translator.llvm.text_words import Interpret, Value, WordText, operand
+
+MANY_BLOCKS: Final = 160
+"""Units with more have only `FEW` registers in variables: LLVM's work grows faster than the number of blocks."""
+FEW: Final = 14
+MANY_EDGES: Final = 600
+"""With more edges out of computed jumps, these share one dispatch."""
+GUEST_BITS: Final = layout.GUEST_END.bit_length() - 1
+
+
+@dataclass(slots=True)
+class _Sync:
+    """A place where the state must hold all registers; `changed` are those the block has changed before it."""
+
+    block: int
+    changed: frozenset[int]
+
+
+@dataclass(slots=True)
+class _Reload:
+    """A place where the state may have been changed by others."""
+
+
+class UnitText(FloatText, WordText):
+    """Writes one function. `internal` are addresses that have a function in the same module."""
+
+    def __init__(self, isa: InstructionSet, shape: Shape, internal: frozenset[int], *, precise: bool) -> None:
+        self.pc = self.next = 0
+        self._isa, self._shape, self._internal, self.precise = isa, shape, internal, precise
+        self._lines: list[Any] = []
+        self._count = 0
+        self._current: dict[int, Value] = {}
+        self._dirty: set[int] = set()
+        self._uses: Counter[int] = Counter()
+        self._body: dict[int, list[Any]] = {}
+        self._changes: dict[int, set[int]] = {}
+        self._follows: dict[int, set[int]] = {}
+        self._queue: list[int] = []
+        self._block = 0
+        self._ended = False
+        self._outside: dict[int, set[int]] = {}  # other addresses: blocks that jump there
+        self._cold: list[Any] = []
+        self._dispatches = 0
+        self._shared: list[str] = []
+        self.leaves_calls = shape.has_calls
+
+    # Writing
+
+    def _new(self, operation: str) -> str:
+        self._count += 1
+        name = f"%v{self._count}"
+        self._lines.append(f"{name} = {operation}")
+        return name
+
+    def _name(self, stem: str) -> str:
+        self._count += 1
+        return f"{stem}{self._count}"
+
+    # Registers
+
+    def get(self, register: int) -> Value:
+        """See Builder."""
+        found = self._current.get(register)
+        if found is None:
+            self._uses[register] += 1
+            found = self._current[register] = self._new(f"load i64, ptr %x{register}")
+        return found
+
+    def set(self, register: int, value: Value) -> None:
+        """See Builder."""
+        self._uses[register] += 1
+        self._current[register] = value
+        self._floats_lose(register)
+        if self.precise:
+            self._lines.append(f"store volatile i64 {operand(value)}, ptr %x{register}")
+        else:
+            self._dirty.add(register)
+        self._changes[self._block].add(register)
+
+    def _flush(self) -> None:
+        """Values into variables."""
+        for register in sorted(self._dirty):
+            self._lines.append(f"store i64 {operand(self._current[register])}, ptr %x{register}")
+        self._dirty.clear()
+
+    def _sync(self) -> None:
+        """Variables into the state."""
+        self._flush()
+        if not self.precise:
+            self._lines.append(_Sync(self._block, frozenset(self._changes[self._block])))
+
+    def _reload(self) -> None:
+        if not self.precise:
+            self._lines.append(_Reload())
+
+    def _state(self, word: int) -> str:
+        return self._new(f"getelementptr i64, ptr %st, i64 {word}")
+
+    def _put(self, word: int, value: Value) -> None:
+        """Store into a word of the state that is not a register."""
+        self._lines.append(f"store i64 {operand(value)}, ptr {self._state(word)}")
+
+    def before_access(self) -> None:
+        """A memory access follows, which may fault."""
+        if self.precise:
+            self._lines.append(f"store volatile i64 {self.pc}, ptr {self._state(layout.PC)}")
+
+    # The function
+
+    def write(self) -> str:
+        """The text of the function."""
+        entry = self._shape.entry
+        self._queue.append(entry)
+        while self._queue:
+            pc = self._queue.pop()
+            if pc not in self._body:
+                self._write_block(pc)
+        return self._assemble()
+
+    def _goes(self, pc: int, *, synchronised: bool = False) -> str:
+        """The label for a guest address: a block, or the way out to one that is elsewhere."""
+        pc &= (1 << 64) - 1
+        if pc in self._shape.instructions:
+            if not synchronised:
+                self._follows[self._block].add(pc)
+            self._queue.append(pc)
+            return f"%b{pc:x}"
+        self._outside.setdefault(pc, set()).add(self._block)
+        return f"%o{pc:x}"
+
+    def _write_block(self, pc: int) -> None:
+        self._block = pc
+        self._body[pc] = self._lines = []
+        self._changes[pc], self._follows[pc] = set(), set()
+        self._current.clear()
+        self._dirty.clear()
+        self._floats_forget()
+        self._ended = False
+        first, isa, instructions, leaders = True, self._isa, self._shape.instructions, self._shape.leaders
+        while not self._ended:
+            instruction = instructions.get(pc)
+            if instruction is None or (not first and (pc in leaders or pc in self._body)):
+                self._jump(pc)
+                break
+            first = False
+            self.pc, self.next = pc, pc + instruction.size
+            position = len(self._lines)
+            known, dirty = dict(self._current), set(self._dirty)
+            changes = set(self._changes[self._block])
+            try:
+                isa.describe(instruction)(self, instruction)
+            except Interpret:
+                del self._lines[position:]
+                self._current, self._dirty, self._changes[self._block] = known, dirty, changes
+                self._floats_forget()
+                self._leave(layout.EXIT_INTERPRET, pc, self.next)
+                break
+            pc = self.next
+
+    def _jump(self, pc: int) -> None:
+        self._flush()
+        self._poll(pc)
+        self._lines.append(f"br label {self._goes(pc)}")
+        self._ended = True
+
+    def _poll(self, target: int) -> None:
+        """On the way backwards: look whether somebody wants the thread out."""
+        if target > self.pc or target not in self._shape.instructions:
+            return
+        flag = self._new(f"load volatile i64, ptr {self._state(layout.INTERRUPT)}")
+        quiet = self._new(f"icmp eq i64 {flag}, 0")
+        out, on = self._name("p"), self._name("q")
+        self._lines.append(f"br i1 {quiet}, label %{on}, label %{out}, !prof !9")
+        self._lines.append(f"{out}:")
+        self._sync()
+        self._leave_here(layout.EXIT_INTERRUPT, target, target)
+        self._lines.append(f"{on}:")
+
+    def _leave_here(self, why: int, pc: int, expected: int | None) -> None:
+        """Come out, the state being synchronised; go on at `expected` if that is where to go on, else return."""
+        self._put(layout.EXIT, why)
+        self._put(layout.PC, pc)
+        leave = self._new(f"load ptr, ptr {self._state(layout.LEAVE_AT)}")
+        result = self._new(f"call i64 {leave}(ptr %st)")
+        self._come_back(result, expected)
+
+    def _come_back(self, result: str, expected: int | None) -> None:
+        """After somebody else has run: on to the block of `expected`, or upward."""
+        if expected is None or expected not in self._shape.instructions:
+            self._lines.append(f"ret i64 {result}")
+            return
+        same = self._new(f"icmp eq i64 {result}, {expected}")
+        on, up = self._name("k"), self._name("u")
+        self._lines.append(f"br i1 {same}, label %{on}, label %{up}, !prof !9")
+        self._lines.append(f"{up}:")
+        self._lines.append(f"ret i64 {result}")
+        self._lines.append(f"{on}:")
+        self._reload()
+        self._lines.append(f"br label {self._goes(expected, synchronised=True)}")
+
+    def _leave(self, why: int, pc: int, expected: int | None) -> None:
+        """End the block by coming out."""
+        self._sync()
+        self._leave_here(why, pc, expected)
+        self._ended = True
+
+    def interpret_if(self, condition: str) -> None:
+        """When the bit is set, have this instruction interpreted, of which nothing has happened yet."""
+        out, on = self._name("i"), self._name("j")
+        self._lines.append(f"br i1 {condition}, label %{out}, label %{on}, !prof !8")
+        self._lines.append(f"{out}:")
+        current, dirty = dict(self._current), set(self._dirty)
+        self._sync()
+        self._leave_here(layout.EXIT_INTERPRET, self.pc, self.next)
+        self._lines.append(f"{on}:")
+        self._current, self._dirty = current, dirty
+
+    # Where it goes on (see Builder)
+
+    def jump(self, target: int) -> None:
+        """See Builder."""
+        self._jump(target & (1 << 64) - 1)
+
+    def branch(self, condition: str, target: int) -> None:
+        """See Builder."""
+        target &= (1 << 64) - 1
+        self._flush()
+        if target <= self.pc and target in self._shape.instructions:
+            back, on = self._name("t"), self._goes(self.next)
+            self._lines.append(f"br i1 {condition}, label %{back}, label {on}")
+            self._lines.append(f"{back}:")
+            self._poll(target)
+            self._lines.append(f"br label {self._goes(target)}")
+        else:
+            self._lines.append(f"br i1 {condition}, label {self._goes(target)}, label {self._goes(self.next)}")
+        self._ended = True
+
+    def jump_to(self, target: Value, *, is_return: bool = False) -> None:
+        """See Builder."""
+        if is_return:
+            self._sync()
+            self._lines.append(f"ret i64 {operand(target)}")
+        elif type(target) is int:
+            self._jump(target)
+        else:
+            self._flush()
+            self._dispatch(str(target))
+        self._ended = True
+
+    def _dispatch(self, target: str) -> None:
+        """A computed jump: to one of the blocks here, or through the table."""
+        self._dispatches += 1
+        targets = sorted(self._shape.computed)
+        if len(targets) * self._dispatches > MANY_EDGES:
+            self._lines.append(f"store i64 {target}, ptr %target")
+            self._lines.append(f"store i64 {self.pc}, ptr %from")
+            self._lines.append("br label %dispatch")
+            self._follows[self._block].update(targets)
+            self._queue.extend(targets)
+            return
+        self._switch(target, targets)
+
+    def _switch(self, target: str, targets: list[int]) -> None:
+        default = self._name("d")
+        cases = " ".join(f"i64 {pc}, label {self._goes(pc)}" for pc in targets)
+        self._lines.append(f"switch i64 {target}, label %{default} [{cases}]")
+        self._lines.append(f"{default}:")
+        self._sync()
+        self._go_through_table(target)
+
+    def _go_through_table(self, target: str) -> None:
+        self._put(layout.PC, target)
+        self._put(layout.JUMP_FROM, self.pc)
+        function = self._entry_of(target, layout.JUMP_MISS_AT)
+        result = self._new(f"tail call i64 {function}(ptr %st)")
+        self._lines.append(f"ret i64 {result}")
+
+    def _entry_of(self, target: Value, otherwise: int = layout.MISS_AT) -> str:
+        """The translation of a guest address, or what makes one."""
+        miss = self._new(f"load ptr, ptr {self._state(otherwise)}")
+        if type(target) is int:
+            if target >= layout.GUEST_END:
+                return miss
+            slot = self._new(f"inttoptr i64 {layout.table_entry(target)} to ptr")
+            found = self._new(f"load ptr, ptr {slot}")
+        else:
+            high = self._new(f"lshr i64 {target}, {GUEST_BITS}")
+            inside = self._new(f"icmp eq i64 {high}, 0")
+            index = self._new(f"select i1 {inside}, i64 {target}, i64 0")
+            offset = self._new(f"shl i64 {index}, 2")
+            address = self._new(f"add i64 {offset}, {layout.TABLE}")
+            slot = self._new(f"inttoptr i64 {address} to ptr")
+            listed = self._new(f"load ptr, ptr {slot}")
+            found = self._new(f"select i1 {inside}, ptr {listed}, ptr null")
+        missing = self._new(f"icmp eq ptr {found}, null")
+        return self._new(f"select i1 {missing}, ptr {miss}, ptr {found}")
+
+    def call(self, target: int, link: int) -> None:
+        """See Builder."""
+        self.call_to(target & (1 << 64) - 1, link)
+
+    def call_to(self, target: Value, link: int) -> None:
+        """See Builder."""
+        self._sync()
+        if type(target) is int and target in self._internal:
+            result = self._new(f"call i64 @u{target:x}(ptr %st)")
+        else:
+            self._put(layout.PC, target)
+            result = self._new(f"call i64 {self._entry_of(target)}(ptr %st)")
+        self._come_back(result, link)
+        self._ended = True
+
+    def system_call(self) -> None:
+        """See Builder."""
+        self._leave(layout.EXIT_SYSCALL, self.next, self.next)
+
+    def flush_instructions(self) -> None:
+        """See Builder."""
+        self._leave(layout.EXIT_FLUSH, self.next, None)
+
+    def trap(self, kind: str) -> None:
+        """See Builder."""
+        self._leave(layout.EXIT_BREAKPOINT if kind == "breakpoint" else layout.EXIT_ILLEGAL, self.pc, None)
+
+    def leave_if(self, condition: str, reason: int) -> None:
+        """See Builder."""
+        out, on = self._name("l"), self._name("m")
+        self._lines.append(f"br i1 {condition}, label %{out}, label %{on}, !prof !8")
+        self._lines.append(f"{out}:")
+        current, dirty = dict(self._current), set(self._dirty)
+        self._sync()
+        self._leave_here(layout.LEAVE_FIRST + reason, self.pc, None)
+        self._lines.append(f"{on}:")
+        self._current, self._dirty = current, dirty
+
+    # Putting it together
+
+    def _may_be_dirty(self) -> dict[int, frozenset[int]]:
+        """For each block: which registers may differ from the state where it begins."""
+        into: dict[int, set[int]] = {pc: set() for pc in self._body}
+        todo = list(self._body)
+        while todo:
+            pc = todo.pop()
+            out = into[pc] | self._changes[pc]
+            for following in self._follows[pc]:
+                if not out <= into[following]:
+                    into[following] |= out
+                    todo.append(following)
+        return {pc: frozenset(registers) for pc, registers in into.items()}
+
+    def _assemble(self) -> str:
+        entry = self._shape.entry
+        dirty = self._may_be_dirty()
+        used = sorted(self._uses)
+        if self.precise:
+            variables: set[int] = set()
+        elif len(self._body) > MANY_BLOCKS:
+            variables = {register for register, _ in self._uses.most_common(FEW)}
+        else:
+            variables = set(used)
+        linkage = "internal " if entry in self._internal and entry != self.exported else ""
+        lines = [
+            f"define {linkage}i64 @u{entry:x}(ptr noalias nocapture nonnull dereferenceable(4096) %st) #0 {{",
+            "entry:",
+        ]
+        for register in used:
+            if register in variables:
+                lines.append(f"%x{register} = alloca i64")
+                lines.append(f"%s{register} = getelementptr i64, ptr %st, i64 {register}")
+            else:
+                lines.append(f"%x{register} = getelementptr i64, ptr %st, i64 {register}")
+        uses_dispatch = any("br label %dispatch" in body for body in self._body.values())
+        if uses_dispatch:
+            lines += ("%target = alloca i64", "%from = alloca i64")
+        if self.leaves_calls:
+            self._stack_check(lines)
+        counter = [0]
+
+        def reload() -> None:
+            for register in sorted(variables):
+                counter[0] += 1
+                lines.append(f"%r{counter[0]} = load i64, ptr %s{register}")
+                lines.append(f"store i64 %r{counter[0]}, ptr %x{register}")
+
+        def sync(registers: frozenset[int]) -> None:
+            for register in sorted(registers & variables):
+                counter[0] += 1
+                lines.append(f"%r{counter[0]} = load i64, ptr %x{register}")
+                lines.append(f"store i64 %r{counter[0]}, ptr %s{register}")
+
+        reload()
+        lines.append(f"br label %b{entry:x}")
+        for pc, body in self._body.items():
+            lines.append(f"b{pc:x}:")
+            for line in body:
+                if type(line) is str:
+                    lines.append(line)
+                elif type(line) is _Sync:
+                    sync(dirty[line.block] | line.changed)
+                else:
+                    reload()
+        for pc, sources in self._outside.items():
+            lines.append(f"o{pc:x}:")
+            sync(frozenset().union(*(dirty[source] | self._changes[source] for source in sources)))
+            self._lines = []
+            if pc in self._internal:
+                self._lines.append(f"%o{pc:x}r = tail call i64 @u{pc:x}(ptr %st)")
+                self._lines.append(f"ret i64 %o{pc:x}r")
+            else:
+                self._put(layout.PC, pc)
+                result = self._new(f"tail call i64 {self._entry_of(pc)}(ptr %st)")
+                self._lines.append(f"ret i64 {result}")
+            lines += self._lines
+        if uses_dispatch:
+            lines.append("dispatch:")
+            self._lines = []
+            target = self._new("load i64, ptr %target")
+            default = self._name("d")
+            cases = " ".join(f"i64 {pc}, label %b{pc:x}" for pc in sorted(self._shape.computed))
+            self._lines.append(f"switch i64 {target}, label %{default} [{cases}]")
+            self._lines.append(f"{default}:")
+            lines += self._lines
+            sync(frozenset(used))
+            self._lines = []
+            self._put(layout.PC, target)
+            self._put(layout.JUMP_FROM, self._new("load i64, ptr %from"))
+            result = self._new(f"tail call i64 {self._entry_of(target, layout.JUMP_MISS_AT)}(ptr %st)")
+            self._lines.append(f"ret i64 {result}")
+            lines += self._lines
+        lines.append("}\n")
+        return "\n".join(lines)
+
+    exported = -1
+    """The address whose function is to be found from outside the module."""
+
+    def _stack_check(self, lines: list[str]) -> None:
+        """Before anything else: is there host stack left, and does nobody want the thread out?"""
+        self._lines = []
+        limit = self._new(f"load volatile i64, ptr {self._state(layout.STACK_LIMIT)}")
+        pointer = self._new('call i64 @llvm.read_register.i64(metadata !"rsp")'.replace('!"rsp"', "!7"))
+        enough = self._new(f"icmp uge i64 {pointer}, {limit}")
+        self._lines.append(f"br i1 {enough}, label %begin, label %unwind, !prof !9")
+        self._lines.append("unwind:")
+        self._put(layout.PC, self._shape.entry)
+        unwind = self._new(f"load ptr, ptr {self._state(layout.UNWIND_AT)}")
+        result = self._new(f"tail call i64 {unwind}(ptr %st)")
+        self._lines.append(f"ret i64 {result}")
+        self._lines.append("begin:")
+        lines += self._lines
+
+
+def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, exported: int, precise: bool) -> str:
+    """The function for a shape."""
+    text = UnitText(isa, shape, internal, precise=precise)
+    text.exported = exported
+    return text.write()

@@ -1,0 +1,177 @@
+"""From quick translations to optimised ones: what is worth it, who makes it, and when it takes the other's place.
+
+A block that has run often is reported by its counter. The guest code around it goes to a background process, and the
+guest runs on meanwhile. What comes back is installed while nobody runs in the address space; from then on the table
+leads to it, and the counter of the quick block is left expired, so that a loop inside one call finds its way, too.
+
+What has been made for an executable mapping is kept on disk under the mapping's content and address (`cache`), and is
+there from the beginning the next time.
+"""
+
+import hashlib
+from typing import TYPE_CHECKING, Final, Protocol
+
+from virtus.host import process_memory
+from virtus.vcpus.translator.llvm.request import Optimised, Request, Result
+from virtus.vcpus.translator.space import AddressSpace, Translation
+
+if TYPE_CHECKING:
+    from virtus.vcpus.translator.context import TranslatedContext
+    from virtus.vcpus.translator.vcpu import TranslatorVcpu
+
+WINDOW: Final = 128 << 10
+"""Bytes of guest code before and after a hot block that the optimising translator gets to see."""
+LARGEST_IMAGE: Final = 256 << 20
+
+
+class Background(Protocol):
+    """Who optimises (`llvm.worker.Background`)."""
+
+    def submit(self, request: Request) -> None:
+        """Have it made some time."""
+        ...
+
+    def collect(self) -> list[Result]:
+        """What has been made since."""
+        ...
+
+
+class Store(Protocol):
+    """Where translations of former runs are (`cache.Cache`)."""
+
+    def load(self, image: str) -> list[Optimised]:
+        """All that is kept for an image, possibly nothing."""
+        ...
+
+
+class Tiers:
+    """See the module, and `vcpu.Optimiser`."""
+
+    def __init__(self, vcpu: "TranslatorVcpu", background: Background, store: Store | None = None) -> None:
+        self._vcpu = vcpu
+        self._background = background
+        self._store = store
+        self._waiting: dict[int, tuple[AddressSpace, int, Translation]] = {}
+        self._asked: set[tuple[int, bool, int]] = set()
+        self._units: dict[tuple[int, bool], list[Translation]] = {}
+        self._images: dict[str, list[Translation]] = {}
+        self._number = 0
+        self.made = self.kept = self.failed = 0
+
+    # Asking
+
+    def hot(self, context: "TranslatedContext", pc: int, translation: Translation) -> None:
+        """See Optimiser."""
+        space = context.space
+        key = (pc, space.precise, id(translation))
+        if key in self._asked:
+            return
+        self._asked.add(key)
+        for known in self._units.get((pc, space.precise), ()):
+            if space.has(context.ident, known):
+                self._install(space, known, context.ident)
+                return
+        code = self._code_around(context, pc)
+        if not code:
+            return
+        low, high = code[0][0], code[-1][0] + len(code[-1][1])
+        jumps = tuple((at, tuple(to)) for at, to in self._vcpu.jumps.items() if low <= at < high)
+        self._number += 1
+        self._waiting[self._number] = space, pc, translation
+        image = self._image_at(context, pc)
+        request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image)
+        self._background.submit(request)
+
+    def _code_around(self, context: "TranslatedContext", pc: int) -> list[tuple[int, bytes]]:
+        pieces = context.space.executable.pieces(max(pc - WINDOW, 0), pc + WINDOW)
+        found = [(low, context.space.fetch(context.ident, low, high - low)) for low, high in pieces]
+        return [(low, data) for low, data in found if data]
+
+    # Getting
+
+    def collect(self) -> None:
+        """Take what has been made, and have it installed."""
+        for result in self._background.collect():
+            space, pc, quick = self._waiting.pop(result.number)
+            if result.optimised is None:
+                self.failed += 1
+                continue
+            self.made += 1
+            unit = self._place(result.optimised)
+            self._units.setdefault((pc, unit.precise), []).append(unit)
+            for context in space.contexts:
+                if space.precise == unit.precise:
+                    self._install(space, unit, context.ident, quick)
+                break
+
+    def _place(self, made: Optimised) -> Translation:
+        start = self._vcpu.region.put(made.blob)
+        unit = Translation(
+            entries={pc: start + offset for pc, offset in made.entries.items()},
+            covers=list(made.covers),
+            code=list(made.code),
+            optimised=True,
+            precise=made.precise,
+            start=start,
+            end=start + len(made.blob),
+        )
+        self._vcpu.place(unit)
+        return unit
+
+    def _install(self, space: AddressSpace, unit: Translation, ident: int, quick: Translation | None = None) -> None:
+        def install() -> None:
+            if not space.contexts:
+                return
+            someone = next(iter(space.contexts)).ident
+            if space.precise == unit.precise and space.has(someone, unit):
+                space.install(someone, unit, over=True)
+                for pc in unit.entries:
+                    self._vcpu.lead_from(pc)
+
+        self._vcpu.when_quiet(space, install)
+
+    def figures(self) -> dict[str, int]:
+        """What was optimised, for the report."""
+        return {"optimised": self.made, "kept from before": self.kept, "not optimised": self.failed}
+
+    # Former runs
+
+    def reuse(self, context: "TranslatedContext", translation: Translation) -> None:
+        """See Optimiser."""
+        for pc, counter in translation.counters.items():
+            found = context.space.entries.get(pc)
+            if found is not None and found.optimised:
+                self._vcpu.region.expire(counter)
+
+    def mapped(self, context: "TranslatedContext", start: int, end: int) -> None:
+        """See Optimiser."""
+        if self._store is None or end - start > LARGEST_IMAGE:
+            return
+        name = self._name(context, start, end)
+        if not name:
+            return
+        context.space.images.append((start, end, name))
+        units = self._images.get(name)
+        if units is None:
+            units = self._images[name] = [self._place(made) for made in self._store.load(name)]
+            self.kept += len(units)
+        for unit in units:
+            if unit.precise == context.space.precise and context.space.has(context.ident, unit):
+                context.space.install(context.ident, unit, over=True)
+
+    @staticmethod
+    def _name(context: "TranslatedContext", start: int, end: int) -> str:
+        digest = hashlib.sha256(start.to_bytes(8, "little"))
+        for at in range(start, end, process_memory.WINDOW):
+            piece = context.host.read_partial(at, min(process_memory.WINDOW, end - at))
+            if not piece:
+                return ""
+            digest.update(piece)
+        return digest.hexdigest()
+
+    @staticmethod
+    def _image_at(context: "TranslatedContext", pc: int) -> str:
+        for start, end, name in context.space.images:
+            if start <= pc < end:
+                return name
+        return ""
