@@ -101,12 +101,10 @@ class Evaluator(Words, Floats):
 
     def _decode(self, pc: int) -> tuple[Callable[[Any, Any], None], Any, int]:
         code = self.memory.fetch(pc)
-        if not code:
-            raise MemoryFault(pc)
-        instruction = self.isa.decode(code, 0)
+        instruction = self.isa.decode(bytes(code).ljust(self.isa.longest, b"\0"), 0)
+        if len(code) < instruction.size or not code:
+            raise MemoryFault(pc + len(code))  # it goes on where there is no memory
         end = pc + instruction.size
-        if len(code) < min(instruction.size, self.isa.longest):
-            raise MemoryFault(pc + len(code))
         found = self.decoded[pc] = (self.isa.describe(instruction), instruction, end & ONES)
         return found
 
