@@ -5,10 +5,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.isa import differential
-from tests.isa.differential import QEMU, WHY_NOT, Case, CaseMemory, differences, run_evaluator, run_qemu
+from tests.isa.differential import (
+    QEMU,
+    WHY_NOT,
+    Case,
+    CaseMemory,
+    cases,
+    differences,
+    run_evaluator,
+    run_qemu,
+    sequences,
+)
 from tests.isa.riscv64_encodings import ATOMICS, CONTROL, ENCODINGS, FLOATING, INTEGER, RESERVATIONS
-from tests.translator.cases import Guest, begun_natively, run_translated, sequences
+from tests.translator.cases import Guest, begun_natively, run_translated
 from tests.translator.encode import A0, A1, RA, RET, T0, ZERO, add, addi, branch, code, jal
 from virtus.isa.riscv64 import RISCV64
 from virtus.isa.x86 import assembler
@@ -31,33 +40,33 @@ def interpreted(words: "memoryview[int]", memory: CaseMemory) -> int:
     return Evaluator(RISCV64, words, memory).run(ENOUGH)[1]
 
 
-def wrong(guest: Guest, cases: list[Case]) -> list[str]:
-    begun = [begun_natively(case) for case in cases]
+def wrong(guest: Guest, made: list[Case]) -> list[str]:
+    begun = [begun_natively(case) for case in made]
     return differences(begun, run_evaluator(interpreted, begun), run_translated(guest, begun))
 
 
 @pytest.mark.parametrize("names", [INTEGER, ATOMICS | RESERVATIONS, FLOATING, CONTROL, ENCODINGS])
 def test_single_instructions(guest: Guest, names: dict[str, str]) -> None:
-    assert wrong(guest, differential.cases(names, count=2, seed=2)) == []
+    assert wrong(guest, cases(names, count=2, seed=2)) == []
 
 
 def test_sequences(guest: Guest) -> None:
-    assert wrong(guest, sequences(count=200, seed=3)) == []
+    assert wrong(guest, sequences(60, seed=3)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_many_cases(guest: Guest, seed: int) -> None:
-    assert wrong(guest, differential.cases(ENCODINGS, count=30, seed=seed) + sequences(count=3000, seed=seed)) == []
+    assert wrong(guest, cases(ENCODINGS, count=20, seed=seed) + sequences(1000, seed=seed)) == []
 
 
 @pytest.mark.slow
 def test_many_cases_by_another_s_judgement(guest: Guest) -> None:
     if QEMU is None:
         pytest.skip(WHY_NOT)
-    made = differential.cases(ENCODINGS, count=20, seed=99) + sequences(count=2000, seed=99)
-    cases = [begun_natively(case) for case in made]
-    assert differences(cases, run_qemu(cases), run_translated(guest, cases)) == []
+    made = cases(ENCODINGS, count=20, seed=99) + sequences(600, seed=99)
+    begun = [begun_natively(case) for case in made]
+    assert differences(begun, run_qemu(begun), run_translated(guest, begun)) == []
 
 
 def test_a_processor_without_newer_instructions(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +77,7 @@ def test_a_processor_without_newer_instructions(guest: Guest, monkeypatch: pytes
         monkeypatch.setattr(module, "host_has", lacks)
     bits = {name: code for name, code in INTEGER.items() if name[:2] in ("sl", "sr", "ro", "cl", "ct", "cp", "be")}
     fused = {name: code for name, code in FLOATING.items() if "madd" in name or name.startswith("fcvt")}
-    assert wrong(guest, differential.cases(bits | fused, count=4, seed=4)) == []
+    assert wrong(guest, cases(bits | fused, count=4, seed=4)) == []
 
 
 # What a unit says of itself
