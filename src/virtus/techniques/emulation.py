@@ -43,20 +43,22 @@ class Emulation:
         """See Technique."""
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
+        from virtus.vcpus.translator.cache import Cache, directory
         from virtus.vcpus.translator.llvm.worker import Background
         from virtus.vcpus.translator.tiers import Tiers
         from virtus.vcpus.translator.vcpu import CallConvention, TranslatorVcpu
 
         host_has()  # looks at the processor, which cannot be done where the guest's root is
         libraries = sysroots(spec)
-        background = Background.start(RISCV64)
+        kept = Cache(RISCV64, directory(os.environ))
+        background = Background.start(RISCV64, kept.store if kept.usable else None)
 
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
 
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
-            tiers = vcpu.optimiser = Tiers(vcpu, background)
+            tiers = vcpu.optimiser = Tiers(vcpu, background, kept)
             kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: tiers.collect())
             return lambda: {**vcpu.figures(), **tiers.figures()}
 
@@ -64,7 +66,7 @@ class Emulation:
             return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach)
         finally:
             background.close()
-            os.waitpid(background.pid, 0)
+            kept.close()
 
 
 TECHNIQUE = Emulation()

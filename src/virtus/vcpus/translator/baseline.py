@@ -1,8 +1,8 @@
 """The quick translator: guest code to host code in one pass, with the guest's registers in memory.
 
 It evaluates the descriptions of instructions (`isa/builder.py`) to machine code, block by block from an address on,
-following branches up to a limit. Faults are exact: whatever an instruction sets it sets last, and a list tells the guest
-address for each place in the code. `layout` says how its code fits in with the rest.
+following branches up to a limit. Faults are exact: whatever an instruction sets it sets last, and a list tells the
+guest address for each place in the code. `layout` says how its code fits in with the rest.
 
 What it does not do natively it leaves to the interpreter, instruction by instruction (`layout.EXIT_INTERPRET`).
 """

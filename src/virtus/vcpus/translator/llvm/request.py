@@ -10,8 +10,8 @@ VERSION = 1
 class Request:
     """Optimise the guest code at `entry`. `code` has the guest code around it: (address, bytes), sorted.
 
-    `jumps` are computed jumps in it, by address, and where they have been seen to lead. `precise`: registers must be exact at
-    every memory access. `image` names the executable mapping for the cache, "" for code that is not to be kept.
+    `jumps` are computed jumps in it, by address, and where they have been seen to lead. `precise`: registers must be
+    exact at every memory access. `image` names the executable mapping for the cache, "" for code not to be kept.
     """
 
     number: int

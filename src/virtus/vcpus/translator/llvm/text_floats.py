@@ -207,9 +207,8 @@ class FloatText:
                 text = self._new(f"zext i32 {narrow} to i64")
         elif not signed:
             self.interpret_if(self._new(f"icmp slt i64 {text}, 0"))
-        return self._new(
-            f"call {TYPES[format]} @llvm.experimental.constrained.sitofp.{SUFFIXES[format]}.{size}({size} {text}, {STRICT})"
-        )
+        name = f"sitofp.{SUFFIXES[format]}.{size}"
+        return self._new(f"call {TYPES[format]} @llvm.experimental.constrained.{name}({size} {text}, {STRICT})")
 
     def convert(self, a: str, source: Format, target: Format, rounding: int) -> str:
         """See Builder."""

@@ -103,11 +103,13 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
     """The process: one thread reads requests, so that nobody waits to send them, the other works."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    _leave_streams()
     os.nice(NICE)
-    requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(connection, requests), daemon=True).start()
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     made: dict[str, list[Optimised]] = {}
-    while (request := requests.get()) is not None:
+    threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
+    while True:
+        request = requests.get()
         result = _serve(isa, request)
         if result.optimised is not None and request.image:
             made.setdefault(request.image, []).append(result.optimised)
@@ -115,20 +117,34 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
         try:
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
-            break
-    if keep is not None and made:
-        keep(made)
+            continue  # the other thread is about to end this
 
 
-def _read(connection: socket.socket, requests: "queue.SimpleQueue[Request | None]") -> None:
+def _leave_streams() -> None:
+    """Whoever reads the guest's output to its end must not wait for this process."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _read(
+    connection: socket.socket,
+    requests: "queue.SimpleQueue[Request]",
+    made: dict[str, list[Optimised]],
+    keep: Keep | None,
+) -> None:
+    """Take requests; when nobody is left to make any, keep what there is and end, whatever is being worked on."""
     try:
         while True:
             (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
             requests.put(pickle.loads(_exactly(connection, size)))
     except (OSError, EOFError):
-        while not requests.empty():  # nobody waits for the rest
-            requests.get()
-        requests.put(None)
+        try:
+            if keep is not None and made:
+                keep(dict(made))
+        finally:
+            os._exit(0)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

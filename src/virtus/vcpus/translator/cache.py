@@ -1,0 +1,194 @@
+"""Optimised translations on disk, so that a program starts warm the second time.
+
+One file for each executable mapping, named by a hash of its content and address, of the instruction set's and the
+translator's versions and of the host's processor: what does not fit is simply not found. A file is a digest of the
+rest, an index (JSON) and the code; it is written beside and renamed, and read whole. A file that is damaged, or that
+somebody else could have written, is not used. All together they take at most `MOST_BYTES`; the longest unused go first.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from virtus.isa.instruction_set import InstructionSet
+from virtus.vcpus.translator.llvm.request import VERSION, Optimised
+
+MOST_BYTES: Final = 512 << 20
+LARGEST_FILE: Final = 128 << 20
+SUFFIX: Final = ".translated"
+_DIGEST: Final = 32
+_LENGTH: Final = 8
+
+
+def directory(environment: "os._Environ[str] | dict[str, str]") -> Path:
+    """Where translations are kept: VIRTUS_CACHE, or below the user's cache directory."""
+    named = environment.get("VIRTUS_CACHE")
+    if named:
+        return Path(named)
+    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME") or "/", ".cache")
+    return Path(base, "virtus", "translations")
+
+
+def processor() -> str:
+    """The host's processor and its features: code for one may not run on another."""
+    with open("/proc/cpuinfo") as stream:
+        lines = [line for line in stream if line.startswith(("model name", "flags"))]
+    return platform.machine() + "".join(sorted(set(lines)))
+
+
+class Cache:
+    """The translations of one instruction set on this host; opened before the guest's root is entered.
+
+    Where there is no directory to be had, nothing is kept, and nothing found.
+    """
+
+    def __init__(self, isa: InstructionSet, place: Path) -> None:
+        self._fd = _open(place)
+        salt = f"{isa.name} {isa.version} {VERSION} {processor()}"
+        self._salt = hashlib.sha256(salt.encode()).digest()
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a place to keep anything."""
+        return self._fd >= 0
+
+    def _name(self, image: str) -> str:
+        return hashlib.sha256(self._salt + image.encode()).hexdigest() + SUFFIX
+
+    def load(self, image: str) -> list[Optimised]:
+        """All that is kept for an image, possibly nothing."""
+        if self._fd < 0:
+            return []
+        name = self._name(image)
+        try:
+            data = self._read(name)
+            units = unpack(data)
+        except (OSError, ValueError):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._fd)
+            return []
+        with suppress(OSError):
+            os.utime(name, dir_fd=self._fd)  # when it was last used
+        return units
+
+    def _read(self, name: str) -> bytes:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._fd)
+        with os.fdopen(descriptor, "rb") as stream:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                raise ValueError("not a file that only this user writes")
+            if status.st_size > LARGEST_FILE:
+                raise ValueError("too large")
+            return stream.read()
+
+    def store(self, units: dict[str, list[Optimised]]) -> None:
+        """Add translations to what is kept for their images; the newest of an entry is kept. Never fails loudly."""
+        if self._fd < 0:
+            return
+        for image, made in units.items():
+            kept = {(tuple(unit.entries), unit.precise): unit for unit in [*self.load(image), *made]}
+            data = pack(kept.values())
+            if len(data) <= LARGEST_FILE:
+                with suppress(OSError):
+                    self._write(self._name(image), data)
+        with suppress(OSError):
+            self._tidy()
+
+    def _write(self, name: str, data: bytes) -> None:
+        beside = f".{os.getpid()}.{name}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=self._fd)
+        descriptor = os.open(beside, flags, 0o600, dir_fd=self._fd)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(data)
+            os.rename(beside, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(beside, dir_fd=self._fd)
+            raise
+
+    def _tidy(self) -> None:
+        """Remove what was used longest ago, down to the limit; and what a killed process left half written."""
+        files = []
+        for name in os.listdir(self._fd):
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            if name.endswith(SUFFIX):
+                files.append((status.st_mtime_ns, status.st_size, name))
+        total = sum(size for _, size, _ in files)
+        for _, size, name in sorted(files):
+            if total <= MOST_BYTES and not name.startswith("."):
+                continue
+            if name.startswith(".") and os.path.exists(f"/proc/{name.split('.')[1]}"):
+                continue
+            os.unlink(name, dir_fd=self._fd)
+            total -= size
+
+    def close(self) -> None:
+        """Give back the directory."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open(place: Path) -> int:
+    """The directory, made where it is missing; -1 where it cannot be, or where others may write to it."""
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def pack(units: Iterable[Optimised]) -> bytes:
+    """Translations as a file has them."""
+    index, blobs, at = [], [], 0
+    for unit in units:
+        parts = [unit.blob, *unit.code]
+        index.append(
+            {
+                "at": at,
+                "sizes": [len(part) for part in parts],
+                "entries": [[pc, offset] for pc, offset in unit.entries.items()],
+                "covers": [list(piece) for piece in unit.covers],
+                "precise": unit.precise,
+            }
+        )
+        blobs += parts
+        at += sum(map(len, parts))
+    head = json.dumps(index).encode()
+    rest = len(head).to_bytes(_LENGTH, "little") + head + b"".join(blobs)
+    return hashlib.sha256(rest).digest() + rest
+
+
+def unpack(data: bytes) -> list[Optimised]:
+    """What `pack` made; raises ValueError for anything else."""
+    if len(data) < _DIGEST + _LENGTH or hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+        raise ValueError("not what was written")
+    length = int.from_bytes(data[_DIGEST : _DIGEST + _LENGTH], "little")
+    start = _DIGEST + _LENGTH + length
+    index: list[dict[str, Any]] = json.loads(data[_DIGEST + _LENGTH : start])
+    return [_unit(data, start, row) for row in index]
+
+
+def _unit(data: bytes, start: int, row: dict[str, Any]) -> Optimised:
+    at, parts = start + row["at"], []
+    for size in row["sizes"]:
+        parts.append(data[at : at + size])
+        at += size
+    blob, *code = parts
+    entries = {int(pc): int(offset) for pc, offset in row["entries"]}
+    covers = tuple((int(low), int(high)) for low, high in row["covers"])
+    return Optimised(blob, entries, covers, tuple(code), bool(row["precise"]))
