@@ -1,6 +1,6 @@
 """The cases of `tests/isa/differential.py`, run as the translating vCPU runs a guest."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +10,7 @@ from virtus.exits import Reason
 from virtus.isa.riscv64 import RISCV64
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.vcpus.translator import float_state, layout
+from virtus.vcpus.translator.context import TranslatedContext
 from virtus.vcpus.translator.vcpu import CallConvention, TranslatorVcpu
 
 EVERYTHING: Final = 7  # PROT_READ | PROT_WRITE | PROT_EXEC
@@ -22,10 +23,15 @@ def begun_natively(case: Case) -> Case:
     return case if float_state.is_native(case.fcsr >> 5) else replace(case, fcsr=case.fcsr & 0x7F)
 
 
+Prepare = Callable[[TranslatorVcpu, TranslatedContext], None]
+"""Done before a case runs, when its code is in memory."""
+
+
 class Guest:
     """A guest with the memory that cases expect, for one case after the other. To be closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Prepare | None = None) -> None:
+        self._prepare = prepare
         self.vcpu = TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
         self._context = self.vcpu.boot()
         for start, size in ((ZEROS, ZEROS_BYTES), (DATA, DATA_BYTES)):
@@ -45,6 +51,8 @@ class Guest:
         words = state(case)
         for number in (*range(64), layout.PC, layout.MXCSR, layout.ROUNDING, layout.RESERVED_ADDRESS):
             context.regs[number] = words[number]
+        if self._prepare is not None:
+            self._prepare(self.vcpu, context)
         context.enter()
         context.resume()
         exit = self.vcpu.run()

@@ -1,0 +1,152 @@
+"""The optimising translator against the quick one and qemu-riscv64; what it makes of requests without sense."""
+
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.isa.differential import QEMU, WHY_NOT, Case, cases, differences, run_qemu, sequences
+from tests.isa.riscv64_encodings import ATOMICS, CONTROL, FLOATING, INTEGER, RESERVATIONS
+from tests.isa.riscv64_harness import CODE, CODE_BYTES
+from tests.translator.cases import Guest, begun_natively, run_translated
+from tests.translator.encode import A0, A1, ECALL, RA, RET, T1, ZERO, add, addi, branch, code, jal, jalr, load
+from virtus.isa.riscv64 import RISCV64
+from virtus.vcpus.translator.context import TranslatedContext
+from virtus.vcpus.translator.llvm import compile as llvm
+from virtus.vcpus.translator.llvm.flow import explore
+from virtus.vcpus.translator.llvm.objects import NotSelfContained
+from virtus.vcpus.translator.llvm.request import Request
+from virtus.vcpus.translator.space import Translation
+from virtus.vcpus.translator.vcpu import TranslatorVcpu
+
+PC = 0x10000
+FAULTS = (signal.SIGSEGV, signal.SIGBUS)
+
+
+def optimised(*, precise: bool) -> Callable[[TranslatorVcpu, TranslatedContext], None]:
+    """Has a case begin in optimised code."""
+
+    def prepare(vcpu: TranslatorVcpu, context: TranslatedContext) -> None:
+        text = context.space.fetch(context.ident, CODE, CODE_BYTES)
+        made, _ = llvm.optimise(RISCV64, Request(1, "riscv64", CODE, ((CODE, text),), precise=precise))
+        start = vcpu.region.put(made.blob)
+        unit = Translation(
+            entries={pc: start + offset for pc, offset in made.entries.items()},
+            covers=list(made.covers),
+            code=list(made.code),
+            optimised=True,
+            start=start,
+            end=start + len(made.blob),
+        )
+        vcpu.place(unit)
+        context.space.install(context.ident, unit, over=True)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[Guest]:
+    guest = Guest()
+    yield guest
+    guest.close()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "precise"])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    made = Guest(optimised(precise=request.param))
+    made.precise = request.param  # type: ignore[attr-defined] # for `wrong` below
+    yield made
+    made.close()
+
+
+def wrong(guest: Guest, quick: Guest, made: list[Case]) -> list[str]:
+    """Differences to the quick translator, which is tested against others. Only precise code has exact faults."""
+    begun = [begun_natively(case) for case in made]
+    expected = run_translated(quick, begun)
+    if not guest.precise:  # type: ignore[attr-defined] # see above
+        chosen = [at for at, result in enumerate(expected) if result.signal not in FAULTS]
+        begun, expected = [begun[at] for at in chosen], [expected[at] for at in chosen]
+    return differences(begun, expected, run_translated(guest, begun))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [INTEGER, ATOMICS | RESERVATIONS, FLOATING, CONTROL])
+def test_single_instructions(guest: Guest, quick: Guest, names: dict[str, str]) -> None:
+    assert wrong(guest, quick, cases(names, count=1, seed=5)) == []
+
+
+@pytest.mark.slow
+def test_sequences(guest: Guest, quick: Guest) -> None:
+    assert wrong(guest, quick, sequences(40, seed=6)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_many_cases_by_another_s_judgement(guest: Guest) -> None:
+    if QEMU is None:
+        pytest.skip(WHY_NOT)
+    made = [begun_natively(case) for case in sequences(300, seed=7)]
+    expected = run_qemu(made)
+    if not guest.precise:  # type: ignore[attr-defined] # see above
+        chosen = [at for at, result in enumerate(expected) if result.signal not in FAULTS]
+        made, expected = [made[at] for at in chosen], [expected[at] for at in chosen]
+    assert differences(made, expected, run_translated(guest, made)) == []
+
+
+# Where code goes
+
+
+def shape(*words: int, jumps: dict[int, tuple[int, ...]] | None = None, limit: int = 100) -> set[int]:
+    text = code(*words)
+    found = explore(RISCV64, lambda pc: text[pc - PC : pc - PC + 4] if pc - PC >= 0 else b"", PC, jumps or {}, limit)
+    return {(pc - PC) // 4 for pc in found.instructions}
+
+
+def test_both_ways_of_a_branch_are_found_and_what_is_called_is_not() -> None:
+    assert shape(branch(A0, ZERO, 12), jal(RA, 16), RET, addi(A0, A0, 1), RET, RET) == {0, 1, 2, 3, 4}
+
+
+def test_a_computed_jump_leads_where_it_has_been_seen_to_lead() -> None:
+    words = (jalr(ZERO, T1), 0, addi(A0, A0, 1), RET, 0, RET)
+    assert shape(*words) == {0}
+    assert shape(*words, jumps={PC: (PC + 8, PC + 20)}) == {0, 2, 3, 5}
+
+
+def test_an_address_put_together_from_two_instructions_is_known() -> None:
+    here, there = T1 << 7 | 0x17, 12 << 20 | T1 << 15 | 0x67  # auipc t1, 0; jr 12(t1)
+    assert shape(here, there, 0, RET) == {0, 1, 3}
+
+
+def test_a_limit_holds() -> None:
+    assert len(shape(*[addi(A0, A0, 1)] * 50, limit=10)) == 10
+
+
+# Requests
+
+
+def test_a_request_without_code_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no code"):
+        llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC + 64, bytes(64)),)))
+
+
+def test_calls_within_the_code_are_compiled_together() -> None:
+    text = code(jal(RA, 12), add(A0, A0, A1), RET, load(A0, A1), RET)
+    made, count = llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC, text),)))
+    assert count == 5
+    assert made.covers == ((PC, PC + 20),) or made.covers == ((PC, PC + 12), (PC + 12, PC + 20))
+    assert list(made.entries) == [PC]
+
+
+def test_code_that_ends_within_its_window_goes_on_elsewhere() -> None:
+    made, count = llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC, code(addi(A0, A0, 1), ECALL)),)))
+    assert count == 2
+    assert made.blob
+
+
+def test_an_object_that_needs_more_is_refused() -> None:
+    with pytest.raises(NotSelfContained, match="memcpy"):
+        llvm.compile_text(
+            "declare i64 @memcpy(ptr)\ndefine i64 @u1(ptr %st) #0 {\n%r = call i64 @memcpy(ptr %st)\nret i64 %r\n}\n"
+        )
+    with pytest.raises(NotSelfContained, match="variables"):
+        llvm.compile_text("@v = global [9 x i64] zeroinitializer\ndefine ptr @u1(ptr %st) #0 {\nret ptr @v\n}\n")
