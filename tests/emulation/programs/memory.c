@@ -45,7 +45,7 @@ int main(void) {
     munmap(wide, sparse);
     printf("gone %d\n", touch(wide));
     printf("beyond %d %d\n", mmap((void *)((uintptr_t)1 << 45), 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED,
-           touch((char *)((uintptr_t)1 << 45)));
+           touch((char *)((uintptr_t)1 << 40)));
 
     int found = 0, stack = 0;
     char line[512];

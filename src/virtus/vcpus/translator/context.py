@@ -57,6 +57,8 @@ class TranslatedContext:
         self.space = space
         self.slot = self.page = -1
         self.regs: memoryview[int] = memoryview(b"").cast("Q")
+        self.astray = 0
+        """How often it has run into what is no code of ours."""
         self._fault: bytes | None = None
         space.contexts.add(self)
 

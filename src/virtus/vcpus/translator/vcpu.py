@@ -49,6 +49,8 @@ HOT_AFTER: Final = 1000
 MOST_KNOWN: Final = 4
 """Translations from one address that are remembered, for other programs that have the same code there."""
 MOST_INTERPRETED: Final = 10_000_000
+MOST_ASTRAY: Final = 1000
+"""How often a thread may run into what is no code of ours before that is its own fault."""
 ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR = 1, 1, 1, 2  # include/uapi/asm-generic/siginfo.h
 
 
@@ -288,6 +290,9 @@ class TranslatorVcpu:
         if unit is None or at >= unit.end:
             if at < layout.CODE or at >= layout.CODE + layout.CODE_BYTES:
                 context.save_control()
+                context.astray += 1
+                if context.astray > MOST_ASTRAY:  # the guest has written to the table, or to its state
+                    return self._trap(context, signal.SIGSEGV, SEGV_MAPERR)
                 context.enter()  # through an entry of the table that was only half written: all is in the state
                 self.go_on(context)
                 return False
