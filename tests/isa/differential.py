@@ -24,7 +24,8 @@ from virtus.vcpus.interpreter.memory import MemoryFault
 from virtus.vcpus.translator import float_state, layout
 
 __all__ = [
-    "Case", "CaseMemory", "Result", "cases", "differences", "result", "run_evaluator", "run_qemu", "sequences", "state",
+    "Case", "CaseMemory", "Execute", "Result",
+    "cases", "differences", "result", "run_evaluator", "run_qemu", "sequences", "state",
 ]  # fmt: skip
 
 QEMU: Final = shutil.which("qemu-riscv64")

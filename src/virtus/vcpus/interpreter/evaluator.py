@@ -8,10 +8,11 @@ so a thread may change between being interpreted and being translated at any ins
 import signal
 import time
 from collections.abc import Callable, MutableSequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from virtus.isa.builder import ILLEGAL, AtomicOperation
 from virtus.isa.instruction_set import InstructionSet
+from virtus.vcpus.interpreter.code import Code
 from virtus.vcpus.interpreter.floats import Floats
 from virtus.vcpus.interpreter.memory import Memory, MemoryFault
 from virtus.vcpus.interpreter.outcome import CameOut
@@ -27,20 +28,16 @@ from virtus.vcpus.translator.layout import (
     RESERVED_VALUE,
 )
 
-ALL: Final = 1 << 64
 NO_RESERVATION: Final = ONES
 NANOSECONDS_PER_TICK: Final = 100
 """Of the counter `time` (see Builder.counter)."""
-
-Decoded = dict[int, tuple[Callable[[Any, Any], None], Any, int]]
-"""By address: the description, the instruction, and the address of the next one."""
 
 
 class Evaluator(Words, Floats):
     """A thread's processor; see the module, and `virtus.isa.builder.Builder` for what is not documented here.
 
-    `registers` are at least 80 words of 64 bits in `layout`'s order. `decoded` may be shared by all threads of an
-    address space: it holds what has been fetched until an instruction flushes it, or `forget` is called.
+    `registers` are at least 80 words of 64 bits in `layout`'s order. `code` may be shared by all threads of an address
+    space: it holds what has been fetched until an instruction flushes it, or somebody has it forget.
     A method of memory may raise MemoryFault: it comes out of `step` and `run`, with PC at the instruction and nothing
     of it done.
     """
@@ -50,12 +47,12 @@ class Evaluator(Words, Floats):
         isa: InstructionSet,
         registers: MutableSequence[int] | memoryview,
         memory: Memory,
-        decoded: Decoded | None = None,
+        code: Code | None = None,
     ) -> None:
         self.isa = isa
         self.registers = registers
         self.memory = memory
-        self.decoded: Decoded = {} if decoded is None else decoded
+        self.code = Code(isa) if code is None else code
         self.executed = 0
         """Instructions carried out so far, not counting those that came out with a fault or a trap."""
         self.pc = 0
@@ -75,16 +72,14 @@ class Evaluator(Words, Floats):
 
         An instruction that comes out is among them if PC is after it.
         """
-        registers, decoded = self.registers, self.decoded
+        registers, instructions = self.registers, self.code.instructions
         before = self.executed
         self._next = pc = registers[PC]
         self._outcome = 0
         left = count
         try:
             while left > 0:
-                found = decoded.get(pc)
-                if found is None:
-                    found = self._decode(pc)
+                found = instructions.get(pc) or self.code.decode(self.memory, pc)
                 meaning, instruction, self._next = found
                 self.pc = pc
                 meaning(self, instruction)
@@ -98,25 +93,6 @@ class Evaluator(Words, Floats):
             registers[PC] = pc
             self.executed += count - left
         return self.executed - before, self._outcome
-
-    def _decode(self, pc: int) -> tuple[Callable[[Any, Any], None], Any, int]:
-        code = self.memory.fetch(pc)
-        instruction = self.isa.decode(bytes(code).ljust(self.isa.longest, b"\0"), 0)
-        if len(code) < instruction.size or not code:
-            raise MemoryFault(pc + len(code))  # it goes on where there is no memory
-        end = pc + instruction.size
-        found = self.decoded[pc] = (self.isa.describe(instruction), instruction, end & ONES)
-        return found
-
-    def forget(self, start: int = 0, size: int = ALL) -> None:
-        """Code in this range may have changed."""
-        if size >= len(self.decoded):
-            low, high = start - self.isa.longest, start + size
-            for pc in [pc for pc in self.decoded if low < pc < high]:
-                del self.decoded[pc]
-        else:
-            for pc in range(start - self.isa.longest + 1, start + size):
-                self.decoded.pop(pc, None)
 
     # Memory
 
@@ -191,7 +167,7 @@ class Evaluator(Words, Floats):
         self._outcome = EXIT_SYSCALL
 
     def flush_instructions(self) -> None:  # noqa: D102
-        self.decoded.clear()
+        self.code.forget()
         self._outcome = EXIT_FLUSH
 
     def trap(self, kind: Literal["illegal", "breakpoint"]) -> None:  # noqa: D102
