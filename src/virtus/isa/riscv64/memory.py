@@ -1,6 +1,7 @@
 """What loads, stores and atomic operations mean: RV64I, A, and those of F and D that only move bits.
 
 Source: RISC-V ISA manual, volume I, chapters "RV32I" (2.6), "A", "F" (20.5). Ordering bits of atomics are taken as set.
+An atomic access that is not aligned is whatever evaluators make of it: an error of the bus, as on Linux (BUS_ADRALN).
 """
 
 from typing import Any, Final
