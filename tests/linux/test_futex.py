@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.linux.fake import BASE, FakeContext, FakeMachine
+from tests.linux.fake import BASE, FakeContext, FakeMachine, context_of
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux import futex
 from virtus.personalities.linux.task import Task
@@ -153,7 +153,7 @@ def test_a_shared_futex_is_known_by_its_file() -> None:
     try:
         os.ftruncate(descriptor, 8192)
         with mmap.mmap(descriptor, 8192) as first, mmap.mmap(descriptor, 8192) as second:
-            machine.task.context.ident = os.getpid()
+            context_of(machine.task).ident = os.getpid()
             text = Path(f"/proc/{os.getpid()}/maps").read_text(encoding="utf-8")
             rows = [int(line.split("-")[0], 16) for line in text.splitlines() if "memfd:shared" in line]
             keys = {futex._key(machine.task, row + 4, 0) for row in rows}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.linux.fake import BASE, FakeMachine
+from tests.linux.fake import BASE, FakeMachine, context_of
 from virtus.personalities.linux import limits_calls
 from virtus.personalities.linux.task import Credentials
 
@@ -76,7 +76,7 @@ def test_the_host_keeps_what_only_it_can_count(machine: FakeMachine) -> None:
     with subprocess.Popen(
         [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as stub:
-        machine.task.context.ident = stub.pid
+        context_of(machine.task).ident = stub.pid
         machine.kernel.attach(machine.task, machine.task.context)
         machine.store(struct.pack("<QQ", 1 << 40, 1 << 41), NEW)
         assert machine.call("setrlimit", AS, NEW) == 0

@@ -78,6 +78,12 @@ def alarm(task: Task, seconds: Uint) -> int:
     return max(1, (left + NANOSECONDS // 2) // NANOSECONDS) if left else 0
 
 
+def _check_address(task: Task, address: int) -> None:
+    """The host is told no address for a struct itimerval that is not the guest's; raises EFAULT."""
+    if address + _ITIMER.size > task.kernel.abi.user_end:
+        raise OSError(errno.EFAULT, "")
+
+
 def _timeval(nanoseconds: int) -> tuple[int, int]:
     return nanoseconds // NANOSECONDS, nanoseconds % NANOSECONDS // 1000
 
@@ -86,6 +92,7 @@ def _timeval(nanoseconds: int) -> tuple[int, int]:
 def getitimer(task: Task, which: Int, address: Word) -> int:
     """getitimer(2)."""
     if which in (ITIMER_VIRTUAL, ITIMER_PROF):
+        _check_address(task, address)
         return task.context.inject(NUMBERS["getitimer"], which, address)
     if which != ITIMER_REAL:
         raise OSError(errno.EINVAL, "")
@@ -98,6 +105,8 @@ def getitimer(task: Task, which: Int, address: Word) -> int:
 def setitimer(task: Task, which: Int, new: Word, old: Word) -> int:
     """setitimer(2). The host keeps the timers that count a stub's processor time; its signals come back as exits."""
     if which in (ITIMER_VIRTUAL, ITIMER_PROF):
+        _check_address(task, new)
+        _check_address(task, old)
         return task.context.inject(NUMBERS["setitimer"], which, new, old)
     if which != ITIMER_REAL:
         raise OSError(errno.EINVAL, "")

@@ -12,7 +12,7 @@ from types import GeneratorType
 from typing import Any, Final
 
 from virtus.exits import Context, Exit, Reason
-from virtus.personalities.linux import delivery, lifecycle
+from virtus.personalities.linux import delivery, lifecycle, siginfo
 from virtus.personalities.linux.abi import abi_of
 from virtus.personalities.linux.abi.base import NO_SYSCALL
 from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
@@ -22,18 +22,9 @@ from virtus.personalities.linux.scheduler import Scheduler
 from virtus.personalities.linux.table import TABLE, Entry
 from virtus.personalities.linux.task import Process, Task
 
-X32_BIT: Final = 0x40000000  # arch/x86/include/uapi/asm/unistd.h
 MASK: Final = 2**64 - 1
 RESTART_RESULTS: Final = frozenset({RESTART & MASK, INTERRUPTED & MASK})
-HIGHEST_NAMED: Final = 1023
 PID_LIMIT: Final = 4194304  # PID_MAX_LIMIT, include/linux/threads.h
-
-
-def _unknown(number: int) -> str:
-    """The meter's word for a call that no table has; a guest cannot fill the meter by making up numbers."""
-    if number & ~X32_BIT > HIGHEST_NAMED:
-        return "a call of an impossible number"
-    return f"x32 call {number & ~X32_BIT}" if number & X32_BIT else f"unknown call {number}"
 
 
 class Kernel:
@@ -44,7 +35,8 @@ class Kernel:
     ) -> None:
         abi = self.abi = abi_of(machine)
         self.sysroots: tuple[str, ...] = ()  # guest directories with libraries for a foreign processor
-        self._result, self._original, self._is_call = abi.result, abi.original, abi.is_call
+        self._result, self._original = abi.result, abi.original
+        self._entered, self._left = abi.entry
         self.meter = meter
         self.spec = spec
         self.procfs = procfs
@@ -89,7 +81,7 @@ class Kernel:
     def name_of(self, exit: Exit) -> str:
         """See Personality."""
         if exit.reason is Reason.SYSCALL:
-            return self.abi.names.get(exit.number) or _unknown(exit.number)
+            return self.abi.names.get(exit.number) or self.abi.unknown(exit.number)
         return str(exit.number)
 
     def handle(self, exit: Exit) -> None:
@@ -107,6 +99,10 @@ class Kernel:
                     if exit.number:
                         delivery.on_host_signal(task, exit.number)
                     self.to_user_mode(task)
+                elif reason is Reason.LEFT:
+                    # nothing that Linux knows: as an instruction that the processor does not have
+                    delivery.force(task, delivery.SIGILL, siginfo.kernel(delivery.SIGILL))
+                    self.to_user_mode(task)
                 else:
                     lifecycle.on_context_ended(task, exit.number)
                 self._current = None
@@ -116,11 +112,11 @@ class Kernel:
     def _call(self, task: Task, number: int) -> None:
         regs = task.regs
         entry = self._entries[number] if number < len(self._entries) else None
-        if not self._is_call(regs):
+        if regs[self._entered] != regs[self._left]:
             self.meter.note("a call through the 32-bit entry was refused: only x86-64 programs run here")
             result: Any = -errno.ENOSYS
         elif entry is None:
-            self.meter.note(f"{_unknown(number)}: ENOSYS")
+            self.meter.note(f"{self.abi.unknown(number)}: ENOSYS")
             result = -errno.ENOSYS
         else:
             try:

@@ -19,6 +19,9 @@ NR_OPEN: Final = 1 << 20  # the default of /proc/sys/fs/nr_open
 CAP_SYS_RESOURCE: Final = 1 << 24  # include/uapi/linux/capability.h
 ON_THE_HOST: Final = (RLIMIT_CPU, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_AS)
 """What only the host can count. Each thread is a stub of its own: processor time is limited thread by thread."""
+OF_THE_SPACE: Final = frozenset({RLIMIT_DATA, RLIMIT_AS})
+"""What counts a stub's address space. That of an emulated program holds far more than the guest's own: there
+`placement` and brk(2) keep them."""
 PAIR: Final = Struct("<QQ")
 
 Limits = dict[int, tuple[int, int]]
@@ -44,6 +47,8 @@ def _for_host(value: int) -> int:
 
 def _enforce(process: Process, number: int, limit: tuple[int, int]) -> None:
     """Have the host keep a limit on every thread's stub. What the host does not let be raised stays as it is there."""
+    if process.kernel.abi.places and number in OF_THE_SPACE:
+        return
     pair = (_for_host(limit[0]), _for_host(limit[1]))
     for task in process.tasks.values():
         try:

@@ -13,7 +13,8 @@ from virtus.personalities.linux.task import Task
 MAP_FIXED: Final = 0x10  # include/uapi/asm-generic/mman-common.h
 MAP_FIXED_NOREPLACE: Final = 0x100000
 MAP_ANONYMOUS: Final = 0x20
-MREMAP_FIXED: Final = 2
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2  # include/uapi/linux/mman.h
+MCL_ALL, MCL_ONFAULT = 7, 4  # include/uapi/asm-generic/mman.h
 RLIMIT_DATA: Final = 2
 MADV_ALLOWED: Final = frozenset({0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25})
 
@@ -64,7 +65,7 @@ def mprotect(task: Task, address: Word, length: Word, protection: Int) -> int:
 def mremap(task: Task, old: Word, old_size: Word, new_size: Word, flags: Int, new: Word) -> int:
     """mremap(2)."""
     check_range(task, old, old_size)
-    if old + new_size > task.kernel.abi.user_end and not flags:
+    if old + new_size > task.kernel.abi.user_end and not flags & MREMAP_MAYMOVE:
         raise OSError(errno.ENOMEM, "")
     if flags & MREMAP_FIXED:
         check_range(task, new, new_size)
@@ -82,7 +83,7 @@ def msync(task: Task, address: Word, length: Word, flags: Int) -> int:
 def mincore(task: Task, address: Word, length: Word, vector: Word) -> int:
     """mincore(2)."""
     check_range(task, address, length)
-    check_range(task, vector, length // PAGE)
+    check_range(task, vector, -(-length // PAGE))
     return injected(task, "mincore", address, length, vector)
 
 
@@ -116,15 +117,21 @@ def munlock(task: Task, address: Word, length: Word) -> int:
     return injected(task, "munlock", address, length)
 
 
-@call("mlockall")
+@call("mlockall", note="memory of emulated programs stays pageable")
 def mlockall(task: Task, flags: Int) -> int:
-    """mlockall(2)."""
+    """mlockall(2). Where the stub holds more than the guest's memory the host is not asked: it would lock that, too."""
+    if task.kernel.abi.places:
+        if not flags or flags & ~MCL_ALL or flags == MCL_ONFAULT:
+            raise OSError(errno.EINVAL, "")
+        return 0
     return injected(task, "mlockall", flags)
 
 
 @call("munlockall")
 def munlockall(task: Task) -> int:
     """munlockall(2)."""
+    if task.kernel.abi.places:
+        return 0
     return injected(task, "munlockall")
 
 
@@ -141,7 +148,10 @@ def brk(task: Task, wanted: Word) -> int:
     if new > old:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
         protection = mmap.PROT_READ | mmap.PROT_WRITE
-        if new > task.kernel.abi.user_end or injected(task, "mmap", old, new - old, protection, flags, -1, 0) != old:
+        if (
+            new > task.kernel.abi.user_end
+            or placement.map_memory(task, old, new - old, protection, flags, -1, 0) != old
+        ):
             return memory.break_end
     elif new < old:
         injected(task, "munmap", new, old - new)

@@ -7,7 +7,7 @@ import struct
 from typing import Final
 
 from virtus.host import path_calls as host
-from virtus.personalities.linux import known
+from virtus.personalities.linux import known, sysroot
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.paths import AT_FDCWD, at, proc_device, slowly
 from virtus.personalities.linux.proc.files import permitted, proc_device_number
@@ -64,6 +64,8 @@ def _node_status(node: Node) -> bytes:
 
 
 def _status_at(task: Task, dirfd: int, path: bytes, buffer: int, flags: int) -> int:
+    path = sysroot.redirected(task, path)
+
     def act(start: int, name: bytes) -> int:
         return host.newfstatat(start, name, _status.address, flags)
 
@@ -146,6 +148,8 @@ def statx(task: Task, dirfd: Int, path: Word, flags: Int, mask: Uint, buffer: Wo
                 task.write(buffer, _statx.view)
             return result
 
+    name = sysroot.redirected(task, name)
+
     def act(start: int, text: bytes) -> int:
         return host.statx(start, text, flags, mask, _statx.address)
 
@@ -187,6 +191,8 @@ def _access(task: Task, dirfd: int, path: bytes, mode: int, flags: int) -> int:
     follow = not flags & AT_SYMLINK_NOFOLLOW
     same = uid == credentials.fsuid and gid == credentials.fsgid
     host_flags = flags & AT_SYMLINK_NOFOLLOW | host.AT_EACCESS
+
+    path = sysroot.redirected(task, path)
 
     def act(start: int, name: bytes) -> int:
         if same:

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import path_calls as host_calls
-from virtus.personalities.linux import known, pipes
+from virtus.personalities.linux import known, pipes, sysroot
 from virtus.personalities.linux.blocking import Blocking, Wait, WaitQueue, after
 from virtus.personalities.linux.files import File
 from virtus.personalities.linux.names import name_of_host
@@ -49,6 +49,8 @@ def open_file(task: "Task", dirfd: int, path: bytes, flags: int, mode: int) -> i
         host_flags = flags & PASSED_FOR_PATH | os.O_CLOEXEC
     else:
         host_flags = flags & PASSED | ALWAYS
+    if task.kernel.sysroots and not flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
+        path = sysroot.redirected(task, path)
     follow = not flags & os.O_NOFOLLOW and flags & (os.O_CREAT | os.O_EXCL) != os.O_CREAT | os.O_EXCL
     if path in (known.absent_beyond if follow else known.absent) and not flags & os.O_CREAT and known.holds(task):
         return -errno.ENOENT

@@ -8,7 +8,7 @@ import struct
 from typing import Any, Final
 
 from virtus.host import path_calls as host
-from virtus.personalities.linux import known, opening
+from virtus.personalities.linux import known, opening, sysroot
 from virtus.personalities.linux.blocking import Blocking
 from virtus.personalities.linux.names import name_of_host
 from virtus.personalities.linux.paths import AT_FDCWD, at, crosses, proc_device, slowly, walk
@@ -85,6 +85,7 @@ def openat2(task: Task, dirfd: Int, path: Word, how: Word, size: Word) -> int | 
 
 
 def _read_link(task: Task, dirfd: int, path: bytes, buffer: int, size: int) -> int:
+    path = sysroot.redirected(task, path)
     if size <= 0 or (path in known.no_links and known.holds(task)):
         return -errno.EINVAL
     if path in known.absent and known.holds(task):

@@ -73,8 +73,6 @@ def at(
     if not path:
         return -ENOENT
     task.kernel.assume(task)
-    if task.kernel.sysroots:
-        path = sysroot.redirected(task.kernel.sysroots, path)
     if path[:5] != b"/proc" and task.place.root == "/":
         if path[0] == 47:  # "/"
             start = AT_FDCWD
@@ -259,7 +257,8 @@ def open_host(task: "Task", path: str, flags: int, at: int = AT_FDCWD) -> int:
     def act(start: int, name: bytes) -> int:
         return host.openat(start, name, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0)
 
-    result: int = _at(task, at, os.fsencode(path), act, inside=lambda node: -errno.EACCES)
+    name = sysroot.redirected(task, os.fsencode(path))
+    result: int = _at(task, at, name, act, inside=lambda node: -errno.EACCES)
     if result < 0:
         raise OSError(-result, "")
     return result

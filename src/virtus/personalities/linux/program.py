@@ -14,6 +14,7 @@ from typing import Final
 from virtus.guests import elf
 from virtus.isa.x86.layout import PAGE
 from virtus.personalities.linux import identity_calls, lifecycle, limits_calls, paths, placement, randomness
+from virtus.personalities.linux.abi.base import Abi
 from virtus.personalities.linux.memory_calls import MAP_FIXED
 from virtus.personalities.linux.results import NO_RESULT
 from virtus.personalities.linux.table import Int, Word, call
@@ -39,7 +40,7 @@ FIXED_BASE: Final = 0x2A_AAAA_A000  # two thirds of 256 GiB: ELF_ET_DYN_BASE, ar
 class Image:
     """An opened program: its host descriptor and what its headers say."""
 
-    def __init__(self, host: int, path: str, machine: int) -> None:
+    def __init__(self, host: int, path: str, abi: Abi) -> None:
         self.host, self.path = host, path
         size = os.fstat(host).st_size
         head = os.pread(host, PAGE, 0)
@@ -49,7 +50,7 @@ class Image:
             self.program = elf.parse(head, size)
         except elf.NotLoadable as error:
             raise OSError(errno.ENOEXEC, str(error)) from error
-        if self.program.machine != machine:
+        if self.program.machine != abi.elf_machine or self.program.span[1] > abi.user_end:
             raise OSError(errno.ENOEXEC, "")
 
     def interpreter(self) -> str:
@@ -81,13 +82,13 @@ def execute(task: Task, path: str, arguments: list[bytes], environment: list[byt
             opened.append(host)
         else:
             raise OSError(errno.ELOOP, "")
-        machine = task.kernel.abi.elf_machine
-        image = Image(host, script_path, machine)
+        abi = task.kernel.abi
+        image = Image(host, script_path, abi)
         loader = None
         if image.program.interpreter is not None:
             loader_host = _open(task, image.interpreter())
             opened.append(loader_host)
-            loader = Image(loader_host, image.interpreter(), machine)
+            loader = Image(loader_host, image.interpreter(), abi)
         if (
             sum(map(len, arguments)) + sum(map(len, environment)) + 9 * len(arguments + environment)
             > ARGUMENT_PAGES_MAX

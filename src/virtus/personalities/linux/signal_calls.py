@@ -8,20 +8,20 @@ from virtus.personalities.linux import delivery, siginfo
 from virtus.personalities.linux.abi.stacks import SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, BadFrame, on_alternate_stack
 from virtus.personalities.linux.blocking import FOREVER, Blocking, Interrupted, Wait, WaitQueue, after
 from virtus.personalities.linux.results import NO_RESULT
-from virtus.personalities.linux.signals import SIG_DFL, SIG_IGN, SIGNAL_COUNT, UNBLOCKABLE, Action
+from virtus.personalities.linux.signals import SA_RESTORER, SIG_DFL, SIG_IGN, SIGNAL_COUNT, UNBLOCKABLE, Action
 from virtus.personalities.linux.table import Int, Word, call
 from virtus.personalities.linux.task import Process, Task
 
 MASK_BYTES: Final = 8  # sizeof(sigset_t)
 SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK = 0, 1, 2  # include/uapi/asm-generic/signal-defs.h
-KNOWN_FLAGS: Final = 0xDC000807  # UAPI_SA_FLAGS with SA_RESTORER; others are cleared, so that programs can probe
+KNOWN_FLAGS: Final = 0xD8000807  # UAPI_SA_FLAGS; others are cleared, so that programs can probe
 MINSIGSTKSZ: Final = 2048
 RLIMIT_SIGPENDING: Final = 11
 NANOSECONDS: Final = 1_000_000_000
 
-RESTORER_SIZE = 32
+RESTORER_SIZE: Final = 32
 """Of a struct sigaction that names the code to return through; there is none where the kernel has a page for that."""
-FAULTS = (7, 11)  # SIGBUS, SIGSEGV
+FAULTS: Final = (7, 11)  # SIGBUS, SIGSEGV
 _STACK = Struct("<Qi4xQ")  # stack_t
 _TIMESPEC = Struct("<qq")
 
@@ -53,7 +53,8 @@ def rt_sigaction(task: Task, number: Int, new: Word, old: Word, size: Word) -> i
     before = process.actions.get(number)
     if new:
         handler, flags, *restorer, mask = structure.unpack(task.read(new, structure.size))
-        action = Action(handler, flags & KNOWN_FLAGS, restorer[0] if restorer else 0, mask & ~UNBLOCKABLE)
+        known = KNOWN_FLAGS | SA_RESTORER if restorer else KNOWN_FLAGS
+        action = Action(handler, flags & known, restorer[0] if restorer else 0, mask & ~UNBLOCKABLE)
         process.actions.actions[number] = action
         bit = 1 << (number - 1)
         if number in FAULTS and handler > SIG_IGN:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 NO_SYSCALL: Final = 2**64 - 1
 """In the register `original`, when a context is not inside a system call."""
+HIGHEST_NAMED: Final = 1023
 
 
 class Abi:
@@ -24,6 +25,8 @@ class Abi:
     numbers: Mapping[str, int]
     arguments: tuple[int, ...]
     """Registers of a system call's arguments."""
+    entry: tuple[int, int]
+    """Two registers that are equal whenever a system call came through the processor's own entry."""
     result: int
     """The register that takes the result."""
     original: int
@@ -47,9 +50,9 @@ class Abi:
     places: bool
     """Whether the kernel chooses where mappings go; else the host does."""
 
-    def is_call(self, regs: Any) -> bool:
-        """Whether a system call came through an entry that there is on this processor."""
-        return True
+    def unknown(self, number: int) -> str:
+        """The meter's word for a call that has no name; a guest cannot fill the meter by making up numbers."""
+        return f"unknown call {number}" if number <= HIGHEST_NAMED else "a call of an impossible number"
 
     def again(self, regs: Any) -> None:
         """Have the system call made once more."""

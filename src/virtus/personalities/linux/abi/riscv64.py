@@ -31,6 +31,7 @@ class _Riscv64(Abi):
     platform = None
     names, numbers = NAMES, NUMBERS
     arguments = r.SYSCALL_ARGUMENTS
+    entry = r.PC, r.PC  # there is no other than `ecall`
     result, original, counter, stack = r.A0, r.SYSCALL_NUMBER, r.PC, r.SP
     user_end = r.GUEST_END
     frames = frames_riscv64

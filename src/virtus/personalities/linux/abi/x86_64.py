@@ -10,6 +10,7 @@ from virtus.isa.x86.linux_calls import NAMES, NUMBERS
 from virtus.personalities.linux.abi import frames_x86_64
 from virtus.personalities.linux.abi.base import Abi
 
+X32_BIT: Final = 0x40000000  # arch/x86/include/uapi/asm/unistd.h
 SYSCALL_BYTES: Final = 2  # `syscall`
 USER_CS, USER_SS, FLAGS = 0x33, 0x2B, 0x202  # arch/x86/include/asm/segment.h; interrupts on
 AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ = 16, 26, 51
@@ -31,6 +32,10 @@ class _X8664(Abi):
     platform = b"x86_64"
     names, numbers = NAMES, NUMBERS
     arguments = r.SYSCALL_ARGUMENTS
+    entry = (
+        r.RCX,
+        r.RIP,
+    )  # SYSCALL keeps the return address in RCX (AMD64 manual volume 3), int 0x80 and sysenter do not
     result, original, counter, stack = r.RAX, r.ORIG_RAX, r.RIP, r.RSP
     user_end = STUB_START
     frames = frames_x86_64
@@ -40,9 +45,10 @@ class _X8664(Abi):
     semaphores = struct.Struct("<q8xq8xQ16x")  # arch/x86/include/uapi/asm/sembuf.h
     places = False
 
-    def is_call(self, regs: Any) -> bool:
-        """SYSCALL leaves the return address in RCX (AMD64 manual volume 3); int 0x80 and sysenter do not."""
-        return bool(regs[r.RCX] == regs[r.RIP])
+    def unknown(self, number: int) -> str:
+        """See Abi."""
+        plain = super().unknown(number & ~X32_BIT)
+        return plain.replace("unknown", "x32") if number & X32_BIT else plain
 
     def again(self, regs: Any) -> None:
         """See Abi."""

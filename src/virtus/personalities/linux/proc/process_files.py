@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
     from virtus.personalities.linux.task import Process, Task
 
+PAGE: Final = 4096
 TICKS: Final = 100  # USER_HZ
 STATES: Final = {"R": "running", "S": "sleeping", "D": "disk sleep", "T": "stopped", "Z": "zombie", "X": "dead"}
 LIMITS: Final = (  # fs/proc/base.c lnames, in the order of RLIMIT_*
@@ -117,6 +118,8 @@ def stat(process: "Process", task: "Task | None", pid: int) -> bytes:
         }  # fmt: skip
         if len(fields) > 45:
             values |= {44: 0, 45: 0}
+        if kernel.abi.places:
+            values[22] = _sizes(kernel, task)[0]
     for at, value in values.items():
         if at < len(fields):
             fields[at] = str(value).encode()
@@ -128,10 +131,35 @@ def stat(process: "Process", task: "Task | None", pid: int) -> bytes:
 
 def statm(process: "Process", task: "Task | None") -> bytes:
     """proc(5) /proc/PID/statm, in pages."""
+    if task is None:
+        return b"0 0 0 0 0 0 0\n"
+    kernel = process.kernel
     try:
-        return read_host(process.kernel, f"{task.context.ident}/statm") if task is not None else b"0 0 0 0 0 0 0\n"
+        text = read_host(kernel, f"{task.context.ident}/statm")
+        if not kernel.abi.places:
+            return text
+        total, data = (figure // PAGE for figure in _sizes(kernel, task))
+        resident, shared, code, *_ = text.split()[1:]
+        return b"%d %b %b %b 0 %d 0\n" % (total, resident, shared, code, data)
     except OSError:
         return b"0 0 0 0 0 0 0\n"
+
+
+def _sizes(kernel: "Kernel", task: "Task") -> tuple[int, int]:
+    """Bytes of the guest's address space, and of what is private and writable in it; zeros when the stub is gone.
+
+    What the host says of a stub is about more than its guest where `Abi.places`.
+    """
+    total = data = 0
+    try:
+        for start, end, line in guest_mappings(kernel, task, "maps"):
+            total += end - start
+            rights = line.split(b" ")[1]
+            if b"w" in rights and b"p" in rights:
+                data += end - start
+    except OSError:
+        return 0, 0
+    return total, data
 
 
 def _signal_sets(process: "Process") -> tuple[int, int]:
@@ -194,7 +222,13 @@ def _host_lines(kernel: "Kernel", task: "Task", names: tuple[str, ...]) -> list[
 def _memory_lines(kernel: "Kernel", task: "Task") -> list[str]:
     names = ("VmPeak", "VmSize", "VmLck", "VmPin", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData",
              "VmStk", "VmExe", "VmLib", "VmPTE", "VmSwap")  # fmt: skip
-    return _host_lines(kernel, task, names)
+    lines = _host_lines(kernel, task, names)
+    if not kernel.abi.places or not lines:
+        return lines
+    total, data = _sizes(kernel, task)
+    own = {"VmPeak": total, "VmSize": total, "VmData": data}
+    keys = [line.partition(":")[0] for line in lines]
+    return [f"{key}:\t{own[key] // 1024:8} kB" if key in own else line for key, line in zip(keys, lines, strict=True)]
 
 
 def guest_mappings(kernel: "Kernel", task: "Task", name: str) -> Iterator[tuple[int, int, bytes]]:
