@@ -52,9 +52,9 @@ class Region:
     def counter(self, first: int) -> int:
         """A new counter's index; it starts at `first`. When all are taken, one that nobody reaches again soon.
 
-        None lies where in its page a state has its words: processors that compare the low 12 bits of addresses would
-        take a register that is loaded for the counter just stored, and find out late (Intel optimization manual, "4-KByte
-        aliasing"; such loops run up to six times slower).
+        None lies where in its page a state has its words: processors that compare the low 12 bits of addresses first
+        would take a register that is loaded for the counter just stored, and find out late (Intel optimization manual,
+        "4-KByte aliasing"; such loops run up to six times slower).
         """
         if self._counted % _COUNTERS_A_PAGE < STATE_WORDS * 2:
             self._counted += STATE_WORDS * 2 - self._counted % _COUNTERS_A_PAGE
