@@ -42,7 +42,8 @@ numbers = st.sampled_from((0, 1, -1, 127, 128, -128, -129, 2**31 - 1, -(2**31)))
 def place(base: int, displacement: int) -> str:
     """A memory operand as objdump writes it, but for its size."""
     sign = "-" if displacement < 0 else "+"
-    return f"[{WIDE[base]}{sign}{abs(displacement):#x}]" if displacement else f"[{WIDE[base]}]"
+    shown = displacement or base & 7 == x86.RBP  # which cannot do without
+    return f"[{WIDE[base]}{sign}{abs(displacement):#x}]" if shown else f"[{WIDE[base]}]"
 
 
 def number(value: int, bits: int = 64) -> str:
@@ -171,6 +172,14 @@ def _vectors(draw: Draw, r: int, s: int, t: int, d: int, n: int) -> list[Emitted
             lambda a: a.vector_to_integer(r, s, double=double, wide=wide, truncate=False),
             f"cvts{letter}2si {general[r]},xmm{s}",
         ),
+        (lambda a: a.vector_round(r, s, n & 15, double=double), f"rounds{letter} xmm{r},xmm{s},{hex(n & 15)}"),
+        (lambda a: a.vector_from_bits(r, s), f"movq xmm{r},{WIDE[s]}"),
+        (
+            lambda a: a.bits_of_vector(r, s, double=double),
+            f"mov{'q' if double else 'd'} {(HALF, WIDE)[double][r]},xmm{s}",
+        ),
+        (lambda a: a.store_control(s, d), f"stmxcsr DWORD PTR {place(s, d)}"),
+        (lambda a: a.load_control(s, d), f"ldmxcsr DWORD PTR {place(s, d)}"),
         (
             lambda a: a.vector_fused(fused, r, s, t, double=double),
             f"{name}213{packed.replace('p', 's')} xmm{r},xmm{s},xmm{t}",
@@ -218,37 +227,41 @@ def test_a_condition_becomes_a_number_in_every_register(scratch: Path) -> None:
     assert all(line.startswith("movzx") for line in lines[1::2])
 
 
-def test_jumps_go_to_labels_before_and_after_them(scratch: Path) -> None:
+def test_far_jumps_are_aimed_before_and_after(scratch: Path) -> None:
     assembler = Assembler()
-    before, after = assembler.label(), assembler.label()
-    assembler.place(before)
-    assembler.jump(after)
-    assembler.jump_if(x86.LESS, before)
-    assembler.address_of_code(x86.R9, before)
-    assembler.vector_constant(9, after, double=True)
+    ahead = assembler.jump()
+    assembler.aim(assembler.jump_if(x86.LESS), 0)
+    assembler.address_of_code(x86.R9, 0)
     assembler.decrement_counter(0x1000)
-    assembler.place(after)
+    assembler.aim(ahead, len(assembler.code))
     assembler.back()
-    assembler.link()
-    assert (assembler.where(before), assembler.where(after)) == (0, 33)
     assert disassembled(scratch, bytes(assembler.code)) == [
-        "jmp 0x21",
+        "jmp 0x18",
         "jl 0x0",
         "lea r9,[rip+0xffffffffffffffee]",
-        "movsd xmm9,QWORD PTR [rip+0x6]",
         "dec DWORD PTR [rip+0x1000]",
         "ret",
     ]
 
 
-def test_what_is_taken_back_leaves_nothing_to_link() -> None:
+def test_short_jumps_go_a_short_way(scratch: Path) -> None:
     assembler = Assembler()
-    label = assembler.label()
+    first, second = assembler.skip(), assembler.skip_if(x86.PARITY)
+    assembler.land(first)
     assembler.back()
-    assembler.jump(label)
-    assembler.rewind(1)
-    assembler.link()
-    assert assembler.code == b"\xc3"
+    assembler.land(second)
+    assembler.back_if(x86.SIGN, 2)
+    assert disassembled(scratch, bytes(assembler.code)) == ["jmp 0x4", "jp 0x5", "ret", "js 0x2"]
+
+
+def test_a_short_jump_over_too_much_is_refused() -> None:
+    assembler = Assembler()
+    skipped = assembler.skip()
+    assembler.code += bytes(128)
+    with pytest.raises(ValueError, match="short jump"):
+        assembler.land(skipped)
+    with pytest.raises(ValueError, match="short jump"):
+        assembler.back_if(x86.EQUAL, 0)
 
 
 def test_the_host_s_features_are_known() -> None:

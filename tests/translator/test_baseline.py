@@ -1,7 +1,7 @@
 """The quick translator against the interpreter and against qemu-riscv64: the same cases end the same way."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.translator.encode import A0, A1, RA, RET, T0, ZERO, add, addi, branch
 from virtus.isa.riscv64 import RISCV64
 from virtus.isa.x86 import assembler
 from virtus.vcpus.interpreter.evaluator import Evaluator
-from virtus.vcpus.translator import baseline, baseline_floats, baseline_words, layout
+from virtus.vcpus.translator import baseline, baseline_floats, baseline_pieces, baseline_words, layout
 
 PC = 0x10000
 ENOUGH = 1000
@@ -75,21 +75,26 @@ def test_a_processor_without_newer_instructions(guest: Guest, monkeypatch: pytes
 
     for module in (baseline_words, baseline_floats):
         monkeypatch.setattr(module, "host_has", lacks)
+    baseline_pieces.describer.cache_clear()
     bits = {name: code for name, code in INTEGER.items() if name[:2] in ("sl", "sr", "ro", "cl", "ct", "cp", "be")}
     fused = {name: code for name, code in FLOATING.items() if "madd" in name or name.startswith("fcvt")}
-    assert wrong(guest, cases(bits | fused, count=4, seed=4)) == []
+    try:
+        assert wrong(guest, cases(bits | fused, count=4, seed=4)) == []
+    finally:
+        baseline_pieces.describer.cache_clear()
 
 
 # What a unit says of itself
 
 
-def translated(*words: int, limit: int = 96) -> baseline.Unit:
-    return translate_at(lambda address: code(*words)[address - PC :], limit=limit)
+def translated(*words: int, limit: int = 96, known: Container[int] = ()) -> baseline.Unit:
+    return translate_at(lambda address: code(*words)[address - PC :], limit=limit, known=known)
 
 
-def translate_at(fetch: Callable[[int], bytes], *, limit: int = 96) -> baseline.Unit:
+def translate_at(fetch: Callable[[int], bytes], *, limit: int = 96, known: Container[int] = ()) -> baseline.Unit:
     counters = iter(range(100))
-    return baseline.translate(RISCV64, fetch, PC, place=layout.CODE, counter=lambda: next(counters), limit=limit)
+    place, counter = layout.CODE, counters.__next__
+    return baseline.translate(RISCV64, fetch, PC, place=place, counter=counter, limit=limit, known=known)
 
 
 def test_each_instruction_has_its_place_in_the_map() -> None:
@@ -129,10 +134,17 @@ def test_what_cannot_be_fetched_is_left_for_later(size: int) -> None:
     assert unit.covers[-1][1] <= PC + size
 
 
-def test_a_far_call_goes_to_a_known_place() -> None:
-    auipc, jalr = 0x00002097, 0x004080E7  # auipc ra, 2; jalr ra, 4(ra)
-    unit = translated(auipc, jalr, RET)
-    assert struct.pack("<Q", layout.table_entry(PC + 0x2004)) in unit.code
+def test_what_is_known_is_not_translated_again() -> None:
+    unit = translated(addi(A0, A0, 1), addi(A0, A0, 2), branch(A0, ZERO, 8), RET, addi(A0, A0, 3), RET, known={PC + 16})
+    assert {pc for _, pc in unit.map} == {PC, PC + 4, PC + 8, PC + 12}
+    assert struct.pack("<Q", layout.table_entry(PC + 16)) in unit.code
+
+
+def test_pieces_of_code_are_made_once() -> None:
+    describer = baseline_pieces.describer(RISCV64)
+    instruction, jump = RISCV64.decode(code(add(A0, A0, A1)), 0), RISCV64.decode(code(jal(ZERO, 8)), 0)
+    assert describer.piece(instruction, PC) is describer.piece(instruction, PC + 4)
+    assert describer.piece(jump, PC).target + 4 == describer.piece(jump, PC + 4).target
 
 
 def test_code_near_the_end_of_memory_goes_nowhere_else() -> None:

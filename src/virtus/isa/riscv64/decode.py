@@ -4,6 +4,7 @@ Source: The RISC-V Instruction Set Manual, volume I (unprivileged), version 2024
 Instruction Set Listings" and of "B" (bit manipulation).
 """
 
+import struct
 from functools import lru_cache
 from typing import Final
 
@@ -60,14 +61,18 @@ ARITHMETIC: Final = ("fadd", "fsub", "fmul", "fdiv")
 INTEGERS: Final = ("w", "wu", "l", "lu")
 
 
+_word: Final = struct.Struct("<I").unpack_from
+
+
 def decode(code: bytes | memoryview, offset: int) -> Instruction:
     """The instruction at `code[offset:]`; illegal where it is cut short."""
+    if offset + 4 <= len(code):
+        (word,) = _word(code, offset)
+        return _full(word) if word & 3 == 3 else _compressed(word & 0xFFFF)
     half = int.from_bytes(code[offset : offset + 2], "little")
-    if half & 3 != 3:
-        return _compressed(half) if offset + 2 <= len(code) else illegal(half, 2)
-    if offset + 4 > len(code):
-        return illegal(half, 2)
-    return _full(int.from_bytes(code[offset : offset + 4], "little"))
+    if half & 3 != 3 and offset + 2 <= len(code):
+        return _compressed(half)
+    return illegal(half, 2)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,7 +1,7 @@
 """A small x86-64 assembler: the instructions that a quick translator needs, as bytes appended to a buffer.
 
 Registers are their numbers (RAX 0 ... R15 15), vector registers 0..15 likewise; memory operands are a base register and
-a displacement. Jumps are relative with 32 bits, to labels that are placed before or after. Source: Intel SDM volume 2.
+a displacement. Places in the code are offsets; a jump can be made before its target is. Source: Intel SDM volume 2.
 """
 
 import struct
@@ -53,54 +53,55 @@ def _registers(rex: int, opcode: bytes, register: int, other: int) -> bytes:
 
 W: Final = 8
 """REX.W: 64-bit operands."""
+_FAR: Final = [bytes((0x0F, 0x80 | condition, 0, 0, 0, 0)) for condition in range(16)]
+
+
+def _short(distance: int) -> int:
+    """A distance as a byte."""
+    if not -128 <= distance < 128:
+        raise ValueError(f"a short jump over {distance} bytes")
+    return distance & 255
 
 
 class Assembler:
-    """Appends to `code`. `labels` are numbers; `jump` and `jump_if` may name one that is placed later."""
+    """Appends to `code`, which its user may read, cut and replace as well."""
 
     def __init__(self) -> None:
         self.code = bytearray()
-        self._placed: dict[int, int] = {}
-        self._open: list[tuple[int, int]] = []  # position of a rel32, label
-        self._labels = 0
 
-    # Labels
+    # Jumps
 
-    def label(self) -> int:
-        """A new label."""
-        self._labels += 1
-        return self._labels
-
-    def place(self, label: int) -> None:
-        """Here it is."""
-        self._placed[label] = len(self.code)
-
-    def where(self, label: int) -> int:
-        """The offset of a placed label."""
-        return self._placed[label]
-
-    def link(self) -> None:
-        """Fill in all distances; every label that was used must have been placed."""
-        code, placed = self.code, self._placed
-        for at, label in self._open:
-            _I32.pack_into(code, at, placed[label] - at - 4)
-        self._open.clear()
-
-    def rewind(self, position: int) -> None:
-        """Take back everything from a position on."""
-        del self.code[position:]
-        while self._open and self._open[-1][0] >= position:
-            self._open.pop()
-
-    def jump(self, label: int) -> None:
-        """jmp label."""
+    def jump(self) -> int:
+        """jmp to where `aim` will say; returns the position to tell it."""
         self.code += b"\xe9\0\0\0\0"
-        self._open.append((len(self.code) - 4, label))
+        return len(self.code) - 4
 
-    def jump_if(self, condition: int, label: int) -> None:
-        """jcc label."""
-        self.code += bytes((0x0F, 0x80 | condition, 0, 0, 0, 0))
-        self._open.append((len(self.code) - 4, label))
+    def jump_if(self, condition: int) -> int:
+        """jcc likewise."""
+        self.code += _FAR[condition]
+        return len(self.code) - 4
+
+    def aim(self, position: int, target: int) -> None:
+        """Have what left this position go to an offset in the code."""
+        _I32.pack_into(self.code, position, target - position - 4)
+
+    def skip(self) -> int:
+        """jmp a short way ahead, to where `land` is called with what this returns."""
+        self.code += b"\xeb\0"
+        return len(self.code)
+
+    def skip_if(self, condition: int) -> int:
+        """jcc likewise."""
+        self.code += bytes((0x70 | condition, 0))
+        return len(self.code)
+
+    def land(self, skipped: int) -> None:
+        """Here a `skip` goes on; at most 127 bytes after it."""
+        self.code[skipped - 1] = _short(len(self.code) - skipped)
+
+    def back_if(self, condition: int, target: int) -> None:
+        """jcc a short way back, to an offset in the code."""
+        self.code += bytes((0x70 | condition, _short(target - len(self.code) - 2)))
 
     # Moves
 
@@ -168,10 +169,10 @@ class Assembler:
         else:
             self.code += bytes((rex, 0x8D, 0x04 | (to & 7) << 3, sib))
 
-    def address_of_code(self, to: int, label: int) -> None:
-        """lea to, [rip + label]."""
+    def address_of_code(self, to: int, target: int) -> None:
+        """lea to, [rip + ...]: the address of an offset in the code."""
         self.code += bytes((0x4C if to > 7 else 0x48, 0x8D, 0x05 | (to & 7) << 3, 0, 0, 0, 0))
-        self._open.append((len(self.code) - 4, label))
+        self.aim(len(self.code) - 4, target)
 
     # Arithmetic
 
@@ -324,13 +325,6 @@ class Assembler:
         """movsd or movss [base + displacement], register."""
         self.code += _memory(0, b"\xf2|\x0f\x11" if double else b"\xf3|\x0f\x11", register, base, displacement)
 
-    def vector_constant(self, register: int, label: int, *, double: bool) -> None:
-        """movsd or movss register, [rip + label]."""
-        rex = b"\x44" if register > 7 else b""
-        prefix = b"\xf2" if double else b"\xf3"
-        self.code += prefix + rex + bytes((0x0F, 0x10, 0x05 | (register & 7) << 3, 0, 0, 0, 0))
-        self._open.append((len(self.code) - 4, label))
-
     def vector_move(self, to: int, source: int) -> None:
         """movaps to, source."""
         self.code += _registers(0, b"\x0f\x28", to, source)
@@ -340,7 +334,7 @@ class Assembler:
         self.code += _registers(0, b"\x0f\x57", register, register)
 
     def vector_scalar(self, opcode: int, to: int, source: int, *, double: bool) -> None:
-        """A scalar operation: 51 sqrt, 58 add, 59 mul, 5A convert to the other format, 5C sub, 5D min, 5E div, 5F max."""
+        """An operation: 51 sqrt, 58 add, 59 mul, 5A convert to the other format, 5C sub, 5D min, 5E div, 5F max."""
         self.code += _registers(0, (b"\xf2|\x0f" if double else b"\xf3|\x0f") + bytes((opcode,)), to, source)
 
     def vector_logic(self, opcode: int, to: int, source: int) -> None:
@@ -361,6 +355,27 @@ class Assembler:
         opcode = (b"\xf2|\x0f" if double else b"\xf3|\x0f") + (b"\x2c" if truncate else b"\x2d")
         self.code += _registers(W if wide else 0, opcode, to, source)
 
+    def vector_round(self, to: int, source: int, mode: int, *, double: bool) -> None:
+        """roundsd, roundss (SSE4.1): `mode` 0..3 as MXCSR's RC, or 4 for what that says; + 8 does not flag inexact."""
+        self.code += _registers(0, b"\x66|\x0f\x3a\x0b" if double else b"\x66|\x0f\x3a\x0a", to, source)
+        self.code.append(mode)
+
+    def vector_from_bits(self, to: int, source: int) -> None:
+        """movq to, source: the bits of a general register."""
+        self.code += _registers(W, b"\x66|\x0f\x6e", to, source)
+
+    def bits_of_vector(self, to: int, source: int, *, double: bool) -> None:
+        """movq or movd to, source: into a general register, extended with zeros."""
+        self.code += _registers(W if double else 0, b"\x66|\x0f\x7e", source, to)
+
+    def store_control(self, base: int, displacement: int) -> None:
+        """stmxcsr [base + displacement]."""
+        self.code += _memory(0, b"\x0f\xae", 3, base, displacement)
+
+    def load_control(self, base: int, displacement: int) -> None:
+        """ldmxcsr [base + displacement]."""
+        self.code += _memory(0, b"\x0f\xae", 2, base, displacement)
+
     def vector_fused(self, opcode: int, to: int, one: int, other: int, *, double: bool) -> None:
         """vfmadd213 (A9), vfmsub213 (AB), vfnmadd213 (AD), vfnmsub213 (AF): to = ±(one * to) ± other (FMA3)."""
         self._vex(2, 1, opcode, to, one, other, wide=double)
@@ -372,8 +387,9 @@ class Assembler:
 
 
 _LOADS: Final = {
-    (1, False): (0, b"\x0f\xb6"), (1, True): (W, b"\x0f\xbe"), (2, False): (0, b"\x0f\xb7"), (2, True): (W, b"\x0f\xbf"),
-    (4, False): (0, b"\x8b"), (4, True): (W, b"\x63"), (8, False): (W, b"\x8b"), (8, True): (W, b"\x8b"),
+    (1, False): (0, b"\x0f\xb6"), (1, True): (W, b"\x0f\xbe"), (2, False): (0, b"\x0f\xb7"),
+    (2, True): (W, b"\x0f\xbf"), (4, False): (0, b"\x8b"), (4, True): (W, b"\x63"),
+    (8, False): (W, b"\x8b"), (8, True): (W, b"\x8b"),
 }  # fmt: skip
 _STORES: Final = {1: (0, b"\x88"), 2: (0, b"\x66|\x89"), 4: (0, b"\x89"), 8: (W, b"\x89")}
 _EXTENDS: Final = {

@@ -1,9 +1,9 @@
-"""What values are while the quick translator works: host registers, and which guest registers they happen to equal.
+"""What values are while the quick translator works on an instruction: constants, host registers, pending comparisons.
 
-A block is translated instruction by instruction. Guest registers live in the state; what has been loaded or stored is
-remembered as long as its host register is not needed for something else, across instructions of a block; what is known
-to be a constant is remembered to the end of the block. A value that must make room within its own instruction goes to
-the red zone below the stack pointer (System V ABI, 3.2.2): nothing else writes there, since a stub gets no signals.
+Between instructions nothing is in host registers: the guest's stand in the state. So what an instruction becomes does
+not depend on what comes before it. (The processors of today forward a store to a load of the same place at no cost.)
+A value that must make room within its instruction goes to the red zone below the stack pointer (System V ABI, 3.2.2):
+nothing else writes there, since a stub gets no signals.
 """
 
 from typing import Final
@@ -14,17 +14,24 @@ from virtus.isa.x86.assembler import Assembler
 POOL: Final = (x86.RAX, x86.RCX, x86.RDX, x86.RSI, x86.R8, x86.R9, x86.R10, x86.R11)
 """What a C function may destroy, except the state's own register."""
 STATE: Final = x86.RDI
+WORD: Final = 8
+RED_ZONE_WORDS: Final = 16
+VECTORS: Final = 16
+MASK: Final = 2**64 - 1
+
+
+class Interpret(Exception):
+    """This instruction is left to the interpreter."""
 
 
 class Temporary:
-    """A word in a host register, or -1 while it is only in memory: at `slot` of the state, or spilled."""
+    """A word in a host register, or spilled (register -1). Its value never changes."""
 
-    __slots__ = ("age", "register", "slot", "spilled")
+    __slots__ = ("register", "spilled", "used")
 
-    def __init__(self, register: int, age: int) -> None:
-        self.register, self.age = register, age
-        self.slot = -1
-        self.spilled = -1
+    def __init__(self, register: int) -> None:
+        self.register = register
+        self.spilled = self.used = 0
 
 
 class Sum:
@@ -37,206 +44,139 @@ class Sum:
         self.value: Temporary | None = None
 
 
+Value = int | Temporary | Sum
+"""A word: a constant (0 .. 2**64 - 1), or something computed."""
+
+
 class Condition:
-    """A comparison that has not been emitted yet: condition code, and what `cmp` compares."""
+    """A bit: a comparison that is made where it is used. A condition code of the host's, and what `cmp` compares."""
 
     __slots__ = ("code", "left", "right")
 
-    def __init__(self, code: int, left: "Value", right: "Value") -> None:
+    def __init__(self, code: int, left: Value, right: Value) -> None:
         self.code, self.left, self.right = code, left, right
 
 
-Value = int | Temporary | Sum
-"""A constant (0 .. 2**64 - 1), or something computed."""
+def signed(value: int) -> int:
+    """A word as a signed number."""
+    return value - (1 << 64) if value >> 63 else value
+
+
+def is_short(value: int) -> bool:
+    """Whether a word is what the host makes of an operand of 32 bits by extending its sign."""
+    return value < 1 << 31 or value >= (1 << 64) - (1 << 31)
 
 
 class Values:
-    """Hands out host registers. `instruction` counts instructions: what is older is wanted for its slot only."""
+    """Hands out host registers, the least recently used first: of those asked for, the last seven stay."""
 
     def __init__(self, assembler: Assembler) -> None:
         self._a = assembler
-        self.instruction = 0
-        self._holders: list[Temporary | None] = [None] * 16
-        self._cached: dict[int, Temporary] = {}
-        self._constants: dict[int, int] = {}
-        self._turn = 0
-        self._pinned: set[int] = set()
-        self._spills = 0
+        self._holders: dict[int, Temporary] = {}
+        self._clock = self._spills = self._vectors = 0
 
     def begin(self) -> None:
-        """The next instruction."""
-        self.instruction += 1
-        self._spills = 0
-        self._pinned.clear()
+        """The next instruction: everything is free."""
+        self._holders.clear()
+        self._spills = self._vectors = 0
 
-    def forget(self) -> None:
-        """Nothing is in registers (after a call, and where paths meet)."""
-        self._holders = [None] * 16
-        self._cached.clear()
-        self._constants.clear()
-
-    def pin(self, *registers: int) -> None:
-        """Keep these registers until `unpin`."""
-        self._pinned.update(registers)
-
-    def unpin(self) -> None:
-        """Any register may be taken."""
-        self._pinned.clear()
-
-    def new(self, only: int = -1) -> Temporary:
-        """A fresh temporary in some register, or in that one."""
-        register = only if only >= 0 else self._choose()
-        self._evict(register)
-        fresh = Temporary(register, self.instruction)
-        self._holders[register] = fresh
-        return fresh
-
-    def _choose(self) -> int:
-        holders, pinned = self._holders, self._pinned
-        best, oldest = -1, self.instruction + 1
-        for step in range(len(POOL)):
-            register = POOL[(self._turn + step) % len(POOL)]
-            if register in pinned:
-                continue
-            holder = holders[register]
-            if holder is None:
-                best = register
+    def new(self) -> Temporary:
+        """A fresh temporary in some register."""
+        holders = self._holders
+        for register in POOL:
+            if register not in holders:
                 break
-            if holder.age < oldest:
-                best, oldest = register, holder.age
-        self._turn = (POOL.index(best) + 1) % len(POOL)
-        return best
+        else:
+            oldest = min(holders.values(), key=lambda holder: holder.used)
+            register = oldest.register
+            self._spill(oldest)
+        return self._hold(Temporary(register))
 
-    def _evict(self, register: int) -> None:
-        holder = self._holders[register]
-        if holder is None:
-            return
-        if holder.slot >= 0:
-            self._cached.pop(holder.slot, None)
-        elif holder.age == self.instruction and holder.spilled < 0:
+    def _hold(self, temporary: Temporary) -> Temporary:
+        self._clock += 1
+        temporary.used = self._clock
+        self._holders[temporary.register] = temporary
+        return temporary
+
+    def _spill(self, holder: Temporary) -> None:
+        if not holder.spilled:
             self._spills += 1
+            if self._spills > RED_ZONE_WORDS:
+                raise Interpret
             holder.spilled = self._spills
-            self._a.store(x86.RSP, -8 * self._spills, register)
+            self._a.store(x86.RSP, -WORD * holder.spilled, holder.register)
+        del self._holders[holder.register]
         holder.register = -1
-        self._holders[register] = None
 
-    def forget_register(self, register: int) -> None:
-        """A host instruction has replaced what was in a register; whoever was there must have been released before."""
-        holder = self._holders[register]
+    def take(self, register: int) -> Temporary:
+        """A fresh temporary in this very register; what was there moves away."""
+        holder = self._holders.get(register)
         if holder is not None:
-            if holder.slot >= 0:
-                self._cached.pop(holder.slot, None)
-            holder.register = -1
-            self._holders[register] = None
+            free = next((other for other in POOL if other not in self._holders), -1)
+            if free < 0:
+                self._spill(holder)
+            else:
+                self._a.move(free, register)
+                holder.register = free
+                self._holders[free] = holder
+        return self._hold(Temporary(register))
 
-    def release(self, register: int) -> None:
-        """Make a register free, moving what it holds to memory if that is still wanted."""
-        self._evict(register)
+    def free(self, temporary: Temporary) -> None:
+        """Nobody will ask for this one any more."""
+        del self._holders[temporary.register]
 
-    def register(self, value: Value) -> int:
-        """The host register that holds a value now; it stays there until another one is asked for, or pinned."""
-        if type(value) is Temporary:
-            if value.register < 0:
-                self._reload(value)
-            value.age = self.instruction
-            return value.register
-        if type(value) is Sum:
-            if value.value is None:
-                base = self.register(value.base)
-                self._pinned.add(base)
-                value.value = self.new()
-                self._pinned.discard(base)
-                self._a.address(value.value.register, base, value.displacement)
-            return self.register(value.value)
-        assert type(value) is int
+    def scratch(self) -> int:
+        """A register for the moment: the next one asked for may be the same."""
         fresh = self.new()
-        self._a.constant(fresh.register, value)
+        del self._holders[fresh.register]
         return fresh.register
 
-    def _reload(self, value: Temporary) -> None:
-        register = self._choose()
-        self._evict(register)
-        if value.spilled >= 0:
-            self._a.load(register, x86.RSP, -8 * value.spilled)
-        else:
-            self._a.load(register, STATE, 8 * value.slot)
-        value.register = register
-        self._holders[register] = value
-        if value.slot >= 0:
-            self._cached.setdefault(value.slot, value)
+    def register(self, value: Value) -> int:
+        """The host register that holds a value now."""
+        if type(value) is Temporary:
+            if value.register < 0:
+                value.register = self.scratch()
+                self._a.load(value.register, x86.RSP, -WORD * value.spilled)
+            return self._hold(value).register
+        if type(value) is Sum:
+            if value.value is None:
+                value.value = self.copy(value)
+            return self.register(value.value)
+        return self.copy(value).register
 
-    def copy(self, value: Value, only: int = -1) -> Temporary:
-        """A fresh temporary with this value, to be changed in place."""
+    def copy(self, value: Value) -> Temporary:
+        """A fresh temporary with this value, to be changed by whoever asks."""
         if type(value) is int:
-            fresh = self.new(only)
+            fresh = self.new()
             self._a.constant(fresh.register, value)
-            return fresh
-        if type(value) is Sum and value.value is None:
+        elif type(value) is Sum and value.value is None:
             base = self.register(value.base)
-            self._pinned.add(base)
-            fresh = self.new(only)
-            self._pinned.discard(base)
-            if fresh.register == base:
-                base = self.register(value.base)
+            fresh = self.new()
             self._a.address(fresh.register, base, value.displacement)
-            return fresh
-        source = self.register(value)
-        if source == only:
-            # the holder moves away, its register is taken over
-            holder = self._holders[source]
-            self._evict(source)
-            fresh = Temporary(source, self.instruction)
-            self._holders[source] = fresh
-            del holder
-            return fresh
-        self._pinned.add(source)
-        fresh = self.new(only)
-        self._pinned.discard(source)
-        self._a.move(fresh.register, source)
+        else:
+            source = self.register(value)
+            fresh = self.new()
+            self._a.move(fresh.register, source)
         return fresh
 
-    def get(self, slot: int) -> Value:
-        """The guest register in a slot."""
-        constant = self._constants.get(slot)
-        if constant is not None:
-            return constant
-        found = self._cached.get(slot)
-        if found is not None and found.register >= 0:
-            found.age = self.instruction
-            return found
-        fresh = self.new()
-        fresh.slot = slot
-        self._a.load(fresh.register, STATE, 8 * slot)
-        self._cached[slot] = fresh
-        return fresh
-
-    def set(self, slot: int, value: Value) -> None:
-        """Store into a slot."""
-        old = self._cached.pop(slot, None)
-        if old is not None:
-            self._detach(old)
-        self._constants.pop(slot, None)
+    def put(self, register: int, value: Value) -> None:
+        """Move a value into a register that was taken."""
         if type(value) is int:
-            self._constants[slot] = value
-            if value < 1 << 31 or value >= (1 << 64) - (1 << 31):
-                self._a.store_word(STATE, 8 * slot, value - (1 << 64) if value >> 63 else value)
-                return
-        register = self.register(value)
-        self._a.store(STATE, 8 * slot, register)
-        holder = self._holders[register]
-        if holder is not None and holder.slot < 0 and type(value) is not int:
-            holder.slot = slot
-            self._cached[slot] = holder
+            self._a.constant(register, value)
+        elif type(value) is Sum and value.value is None:
+            self._a.address(register, self.register(value.base), value.displacement)
+        else:
+            self._a.move(register, self.register(value))
 
-    def _detach(self, old: Temporary) -> None:
-        """Memory is about to hold something else than this temporary."""
-        if old.register < 0:  # it was to be found in memory only: fetch it while it is there
-            self._reload(old)
-        old.slot = -1
+    def operand(self, address: Value) -> tuple[int, int]:
+        """A memory operand: base register and displacement."""
+        if type(address) is Sum and address.value is None:
+            return self.register(address.base), address.displacement
+        return self.register(address), 0
 
-    def lose(self, slot: int) -> None:
-        """The slot in memory has been changed by other means."""
-        self._constants.pop(slot, None)
-        old = self._cached.pop(slot, None)
-        if old is not None:
-            old.slot = -1
+    def vector(self) -> int:
+        """A vector register that this instruction has not used yet."""
+        if self._vectors == VECTORS:
+            raise Interpret
+        self._vectors += 1
+        return self._vectors - 1
