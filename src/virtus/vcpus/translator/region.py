@@ -64,9 +64,9 @@ class Region:
         self._counted += 1
         return self._counted - 1
 
-    def rest(self, counter: int) -> None:
-        """Have a counter run for long before it runs out again."""
-        self._counters[counter] = _RESTED
+    def rest(self, counter: int, count: int = 0) -> None:
+        """Have a counter run `count` times before it runs out again, by default for long."""
+        self._counters[counter] = count or _RESTED
 
     def expire(self, counter: int) -> None:
         """Have a counter run out the next time its block is entered, and from then on each time."""

@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, Protocol
 
 from virtus.host import process_memory
-from virtus.vcpus.translator.llvm.request import Optimised, Request, Result
+from virtus.vcpus.translator.llvm.request import Optimised, Request, Result, Urge
 from virtus.vcpus.translator.space import AddressSpace, Translation
 
 if TYPE_CHECKING:
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 128 << 10
 """Bytes of guest code before and after a hot block that the optimising translator gets to see."""
+STILL_HOT_AFTER: Final = 100_000
+"""Further runs of a block that has been asked for, after which the request is more urgent than others."""
 LARGEST_IMAGE: Final = 256 << 20
 
 
 class Background(Protocol):
     """Who optimises (`llvm.worker.Background`)."""
 
-    def submit(self, request: Request) -> None:
-        """Have it made some time."""
+    def submit(self, request: Request | Urge) -> None:
+        """Have it made some time, or sooner."""
         ...
 
     def collect(self) -> list[Result]:
@@ -52,7 +54,7 @@ class Tiers:
         self._background = background
         self._store = store
         self._waiting: dict[int, tuple[AddressSpace, int, Translation]] = {}
-        self._asked: set[tuple[int, bool, int]] = set()
+        self._asked: dict[tuple[int, bool, int], int] = {}
         self._units: dict[tuple[int, bool], list[Translation]] = {}
         self._images: dict[str, list[Translation]] = {}
         self._number = 0
@@ -60,20 +62,24 @@ class Tiers:
 
     # Asking
 
-    def hot(self, context: "TranslatedContext", pc: int, translation: Translation) -> None:
+    def hot(self, context: "TranslatedContext", pc: int, translation: Translation) -> int:
         """See Optimiser."""
         space = context.space
         key = (pc, space.precise, id(translation))
-        if key in self._asked:
-            return
-        self._asked.add(key)
+        number = self._asked.get(key)
+        if number is not None:
+            if number not in self._waiting:
+                return 0
+            self._background.submit(Urge(number))
+            return STILL_HOT_AFTER
+        self._asked[key] = 0
         for known in self._units.get((pc, space.precise), ()):
             if space.has(context.ident, known):
                 self._install(space, known, context.ident)
-                return
+                return 0
         code = self._code_around(context, pc)
         if not code:
-            return
+            return 0
         low, high = code[0][0], code[-1][0] + len(code[-1][1])
         jumps = tuple((at, tuple(to)) for at, to in self._vcpu.jumps.items() if low <= at < high)
         self._number += 1
@@ -81,6 +87,8 @@ class Tiers:
         image = self._image_at(context, pc)
         request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image)
         self._background.submit(request)
+        self._asked[key] = self._number
+        return STILL_HOT_AFTER
 
     def _code_around(self, context: "TranslatedContext", pc: int) -> list[tuple[int, bytes]]:
         pieces = context.space.executable.pieces(max(pc - WINDOW, 0), pc + WINDOW)
@@ -92,13 +100,14 @@ class Tiers:
     def collect(self) -> None:
         """Take what has been made, and have it installed."""
         for result in self._background.collect():
-            space, pc, quick = self._waiting.pop(result.number)
+            space, _, quick = self._waiting.pop(result.number)
             if result.optimised is None:
-                self.failed += 1
+                self.failed += bool(result.error)
                 continue
             self.made += 1
             unit = self._place(result.optimised)
-            self._units.setdefault((pc, unit.precise), []).append(unit)
+            for entry in unit.entries:
+                self._units.setdefault((entry, unit.precise), []).append(unit)
             for context in space.contexts:
                 if space.precise == unit.precise:
                     self._install(space, unit, context.ident, quick)

@@ -44,7 +44,7 @@ FETCH_AHEAD: Final = 1024
 """Bytes of code that the quick translator is given at a time."""
 MOST_TARGETS: Final = 1024
 """Of one computed jump."""
-HOT_AFTER: Final = 1000
+HOT_AFTER: Final = 10_000
 """How often a block runs before it is worth optimising."""
 MOST_KNOWN: Final = 4
 """Translations from one address that are remembered, for other programs that have the same code there."""
@@ -65,8 +65,8 @@ class CallConvention:
 class Optimiser(Protocol):
     """Who makes better code of what is hot, in the background."""
 
-    def hot(self, context: TranslatedContext, pc: int, translation: Translation) -> None:
-        """The block at `pc` has run often in this address space."""
+    def hot(self, context: TranslatedContext, pc: int, translation: Translation) -> int:
+        """The block at `pc` has run often in this address space. After how many more runs to say so again; 0: never."""
         ...
 
     def reuse(self, context: TranslatedContext, translation: Translation) -> None:
@@ -344,6 +344,7 @@ class TranslatorVcpu:
             pc,
             place=region.place,
             counter=lambda: region.counter(HOT_AFTER),
+            known=space.entries,
         )
         start = region.put(made.code)
         unit = Translation(
@@ -369,11 +370,10 @@ class TranslatorVcpu:
         pc = context.regs[layout.PC]
         unit = context.space.entries.get(pc)
         if unit is not None:
+            count = self.optimiser.hot(context, pc, unit) if self.optimiser is not None else 0
             counter = unit.counters.get(pc)
             if counter is not None:
-                self.region.rest(counter)
-            if self.optimiser is not None:
-                self.optimiser.hot(context, pc, unit)
+                self.region.rest(counter, count)
         self.go_on(context)
         return False
 

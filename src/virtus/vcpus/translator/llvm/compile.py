@@ -11,9 +11,11 @@ from virtus.vcpus.translator.llvm.text import unit_text
 
 MOST_INSTRUCTIONS: Final = 8000
 """In one unit."""
-MOST_INSIDE: Final = 250
+MOST_ENTRIES: Final = 64
+"""A unit can be entered where its loops begin, so that no other is made of the same function."""
+MOST_INSIDE: Final = 80
 """Instructions of a called function that is made part of the same module."""
-MOST_TOGETHER: Final = 1500
+MOST_TOGETHER: Final = 400
 """Instructions of all of them."""
 SPEED: Final = 1
 """LLVM's O1: O2 takes longer and its code is no faster here."""
@@ -98,14 +100,17 @@ def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
     fetch = _fetcher(request.code, isa.longest)
     shapes = _shapes(isa, fetch, request)
     internal = frozenset(shapes)
+    main = shapes[request.entry]
+    entries = (request.entry, *sorted(main.heads - {request.entry})[:MOST_ENTRIES])
     text = "".join(
-        unit_text(isa, shape, internal, exported=request.entry, precise=request.precise) for shape in shapes.values()
+        unit_text(isa, shape, internal, entries=entries if shape is main else (), precise=request.precise)
+        for shape in shapes.values()
     )
     blob = compile_text(text)
     covers = tuple(sorted({piece for shape in shapes.values() for piece in shape.covers()}))
     made = Optimised(
         blob.code,
-        {request.entry: blob.symbols[f"u{request.entry:x}"]},
+        {pc: blob.symbols[f"u{pc:x}"] for pc in entries},
         covers,
         tuple(_piece(request.code, start, end) for start, end in covers),
         request.precise,

@@ -31,6 +31,7 @@ class Shape:
     instructions: dict[int, Any] = field(default_factory=dict)  # by address
     calls: set[int] = field(default_factory=set)  # known addresses that are called
     has_calls: bool = False
+    heads: set[int] = field(default_factory=set)  # where loops begin: targets of jumps backwards
     computed: set[int] = field(default_factory=set)  # where computed jumps are known to lead
     has_computed: bool = False
 
@@ -72,6 +73,8 @@ def explore(
                 if type(flow.called) is int:
                     shape.calls.add(flow.called)
             for leader in flow.leaders:
+                if leader <= pc:
+                    shape.heads.add(leader)
                 if leader not in shape.leaders:
                     shape.leaders.add(leader)
                     todo.append(leader)
@@ -87,6 +90,7 @@ def explore(
             pc = flow.next
     shape.leaders &= shape.instructions.keys()
     shape.computed &= shape.instructions.keys()
+    shape.heads &= shape.instructions.keys()
     return shape
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-VERSION = 1
+VERSION = 2
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
 
 
@@ -24,6 +24,13 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Urge:
+    """A request is still waited for: what it is about runs on and on."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Optimised:
     """Position-independent code; `entries` has offsets by guest address, `covers` the guest code it was made from."""
 
@@ -36,7 +43,7 @@ class Optimised:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The answer to a request; `error` says why there is no translation."""
+    """The answer to a request; `error` says why there is no translation. Neither: there is nothing new."""
 
     number: int
     optimised: Optimised | None = None

@@ -24,6 +24,8 @@ MANY_BLOCKS: Final = 160
 FEW: Final = 14
 MANY_EDGES: Final = 600
 """With more edges out of computed jumps, these share one dispatch."""
+NOT_GUEST: Final = "!noalias !1"
+"""Said of accesses to the thread's own state: no guest memory is there."""
 GUEST_BITS: Final = layout.GUEST_END.bit_length() - 1
 
 
@@ -82,7 +84,7 @@ class UnitText(FloatText, WordText):
         found = self._current.get(register)
         if found is None:
             self._uses[register] += 1
-            found = self._current[register] = self._new(f"load i64, ptr %x{register}")
+            found = self._current[register] = self._new(f"load i64, ptr %x{register}, {NOT_GUEST}")
         return found
 
     def set(self, register: int, value: Value) -> None:
@@ -91,7 +93,7 @@ class UnitText(FloatText, WordText):
         self._current[register] = value
         self._floats_lose(register)
         if self.precise:
-            self._lines.append(f"store volatile i64 {operand(value)}, ptr %x{register}")
+            self._lines.append(f"store volatile i64 {operand(value)}, ptr %x{register}, {NOT_GUEST}")
         else:
             self._dirty.add(register)
         self._changes[self._block].add(register)
@@ -99,7 +101,7 @@ class UnitText(FloatText, WordText):
     def _flush(self) -> None:
         """Values into variables."""
         for register in sorted(self._dirty):
-            self._lines.append(f"store i64 {operand(self._current[register])}, ptr %x{register}")
+            self._lines.append(f"store i64 {operand(self._current[register])}, ptr %x{register}, {NOT_GUEST}")
         self._dirty.clear()
 
     def _sync(self) -> None:
@@ -117,19 +119,19 @@ class UnitText(FloatText, WordText):
 
     def _put(self, word: int, value: Value) -> None:
         """Store into a word of the state that is not a register."""
-        self._lines.append(f"store i64 {operand(value)}, ptr {self._state(word)}")
+        self._lines.append(f"store i64 {operand(value)}, ptr {self._state(word)}, {NOT_GUEST}")
 
     def before_access(self) -> None:
         """A memory access follows, which may fault."""
         if self.precise:
-            self._lines.append(f"store volatile i64 {self.pc}, ptr {self._state(layout.PC)}")
+            self._lines.append(f"store volatile i64 {self.pc}, ptr {self._state(layout.PC)}, {NOT_GUEST}")
 
     # The function
 
     def write(self) -> str:
         """The text of the function."""
         entry = self._shape.entry
-        self._queue.append(entry)
+        self._queue += (*self.entries, entry)
         while self._queue:
             pc = self._queue.pop()
             if pc not in self._body:
@@ -186,7 +188,7 @@ class UnitText(FloatText, WordText):
         """On the way backwards: look whether somebody wants the thread out."""
         if target > self.pc or target not in self._shape.instructions:
             return
-        flag = self._new(f"load volatile i64, ptr {self._state(layout.INTERRUPT)}")
+        flag = self._new(f"load volatile i64, ptr {self._state(layout.INTERRUPT)}, {NOT_GUEST}")
         quiet = self._new(f"icmp eq i64 {flag}, 0")
         out, on = self._name("p"), self._name("q")
         self._lines.append(f"br i1 {quiet}, label %{on}, label %{out}, !prof !9")
@@ -199,7 +201,7 @@ class UnitText(FloatText, WordText):
         """Come out, the state being synchronised; go on at `expected` if that is where to go on, else return."""
         self._put(layout.EXIT, why)
         self._put(layout.PC, pc)
-        leave = self._new(f"load ptr, ptr {self._state(layout.LEAVE_AT)}")
+        leave = self._new(f"load ptr, ptr {self._state(layout.LEAVE_AT)}, {NOT_GUEST}")
         result = self._new(f"call i64 {leave}(ptr %st)")
         self._come_back(result, expected)
 
@@ -296,12 +298,12 @@ class UnitText(FloatText, WordText):
 
     def _entry_of(self, target: Value, otherwise: int = layout.MISS_AT) -> str:
         """The translation of a guest address, or what makes one."""
-        miss = self._new(f"load ptr, ptr {self._state(otherwise)}")
+        miss = self._new(f"load ptr, ptr {self._state(otherwise)}, {NOT_GUEST}")
         if type(target) is int:
             if target >= layout.GUEST_END:
                 return miss
             slot = self._new(f"inttoptr i64 {layout.table_entry(target)} to ptr")
-            found = self._new(f"load ptr, ptr {slot}")
+            found = self._new(f"load ptr, ptr {slot}, {NOT_GUEST}")
         else:
             high = self._new(f"lshr i64 {target}, {GUEST_BITS}")
             inside = self._new(f"icmp eq i64 {high}, 0")
@@ -309,7 +311,7 @@ class UnitText(FloatText, WordText):
             offset = self._new(f"shl i64 {index}, 2")
             address = self._new(f"add i64 {offset}, {layout.TABLE}")
             slot = self._new(f"inttoptr i64 {address} to ptr")
-            listed = self._new(f"load ptr, ptr {slot}")
+            listed = self._new(f"load ptr, ptr {slot}, {NOT_GUEST}")
             found = self._new(f"select i1 {inside}, ptr {listed}, ptr null")
         missing = self._new(f"icmp eq ptr {found}, null")
         return self._new(f"select i1 {missing}, ptr {miss}, ptr {found}")
@@ -368,7 +370,6 @@ class UnitText(FloatText, WordText):
         return {pc: frozenset(registers) for pc, registers in into.items()}
 
     def _assemble(self) -> str:
-        entry = self._shape.entry
         dirty = self._may_be_dirty()
         used = sorted(self._uses)
         if self.precise:
@@ -377,11 +378,7 @@ class UnitText(FloatText, WordText):
             variables = {register for register, _ in self._uses.most_common(FEW)}
         else:
             variables = set(used)
-        linkage = "internal " if entry in self._internal and entry != self.exported else ""
-        lines = [
-            f"define {linkage}i64 @u{entry:x}(ptr noalias nocapture nonnull dereferenceable(4096) %st) #0 {{",
-            "entry:",
-        ]
+        lines = [*self._heading(), "entry:"]
         for register in used:
             if register in variables:
                 lines.append(f"%x{register} = alloca i64")
@@ -398,17 +395,17 @@ class UnitText(FloatText, WordText):
         def reload() -> None:
             for register in sorted(variables):
                 counter[0] += 1
-                lines.append(f"%r{counter[0]} = load i64, ptr %s{register}")
-                lines.append(f"store i64 %r{counter[0]}, ptr %x{register}")
+                lines.append(f"%r{counter[0]} = load i64, ptr %s{register}, {NOT_GUEST}")
+                lines.append(f"store i64 %r{counter[0]}, ptr %x{register}, {NOT_GUEST}")
 
         def sync(registers: frozenset[int]) -> None:
             for register in sorted(registers & variables):
                 counter[0] += 1
-                lines.append(f"%r{counter[0]} = load i64, ptr %x{register}")
-                lines.append(f"store i64 %r{counter[0]}, ptr %s{register}")
+                lines.append(f"%r{counter[0]} = load i64, ptr %x{register}, {NOT_GUEST}")
+                lines.append(f"store i64 %r{counter[0]}, ptr %s{register}, {NOT_GUEST}")
 
         reload()
-        lines.append(f"br label %b{entry:x}")
+        lines.append(self._first_jump())
         for pc, body in self._body.items():
             lines.append(f"b{pc:x}:")
             for line in body:
@@ -449,8 +446,28 @@ class UnitText(FloatText, WordText):
         lines.append("}\n")
         return "\n".join(lines)
 
-    exported = -1
-    """The address whose function is to be found from outside the module."""
+    entries: tuple[int, ...] = ()
+    """Addresses at which the function can be entered from outside the module; none for one that cannot."""
+
+    def _heading(self) -> list[str]:
+        """The beginning of the function, and what leads into it. With several entries it is told which one it is."""
+        state, entry = "ptr noalias nocapture nonnull dereferenceable(4096) %st", self._shape.entry
+        if not self.entries:
+            return [f"define internal i64 @u{entry:x}({state}) #0 {{"]
+        lines: list[str] = []
+        for pc in self.entries:
+            lines += (
+                f"define i64 @u{pc:x}({state}) #0 {{",
+                f"%r = tail call i64 @m{entry:x}(ptr %st, i64 {pc})",
+                "ret i64 %r",
+                "}",
+            )
+        return [*lines, f"define internal i64 @m{entry:x}({state}, i64 %where) #0 noinline {{"]
+
+    def _first_jump(self) -> str:
+        entry = self._shape.entry
+        cases = " ".join(f"i64 {pc}, label %b{pc:x}" for pc in self.entries if pc != entry and pc in self._body)
+        return f"switch i64 %where, label %b{entry:x} [{cases}]" if cases else f"br label %b{entry:x}"
 
     def _stack_check(self, lines: list[str]) -> None:
         """Before anything else: is there host stack left, and does nobody want the thread out?"""
@@ -460,7 +477,7 @@ class UnitText(FloatText, WordText):
         enough = self._new(f"icmp uge i64 {pointer}, {limit}")
         self._lines.append(f"br i1 {enough}, label %begin, label %unwind, !prof !9")
         self._lines.append("unwind:")
-        self._put(layout.PC, self._shape.entry)
+        self._put(layout.PC, "%where" if self.entries else self._shape.entry)
         unwind = self._new(f"load ptr, ptr {self._state(layout.UNWIND_AT)}")
         result = self._new(f"tail call i64 {unwind}(ptr %st)")
         self._lines.append(f"ret i64 {result}")
@@ -468,8 +485,10 @@ class UnitText(FloatText, WordText):
         lines += self._lines
 
 
-def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, exported: int, precise: bool) -> str:
-    """The function for a shape."""
+def unit_text(
+    isa: InstructionSet, shape: Shape, internal: frozenset[int], *, entries: tuple[int, ...] = (), precise: bool
+) -> str:
+    """The function for a shape, to be entered from outside at `entries`, which are leaders of its blocks."""
     text = UnitText(isa, shape, internal, precise=precise)
-    text.exported = exported
+    text.entries = entries
     return text.write()

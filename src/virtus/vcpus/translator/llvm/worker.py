@@ -7,20 +7,19 @@ a guest is bytes in them. It ends when the other end of the socket is gone, havi
 
 import os
 import pickle
-import queue
 import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
-from virtus.vcpus.translator.llvm.request import Optimised, Request, Result
+from virtus.vcpus.translator.llvm.request import Optimised, Request, Result, Urge
 
 _LENGTH: Final = struct.Struct("<I")
-NICE: Final = 5
+NICE: Final = 1
 """Guests come first."""
 
 Keep = Callable[[dict[str, list[Optimised]]], None]
@@ -56,8 +55,8 @@ class Background:
         """The socket: something can be read when results have come."""
         return self._socket.fileno()
 
-    def submit(self, request: Request) -> None:
-        """Have it made some time. Never waits."""
+    def submit(self, request: Request | Urge) -> None:
+        """Have it made some time, or sooner. Never waits."""
         data = pickle.dumps(request)
         self._to_send += _LENGTH.pack(len(data)) + data
         self.flush()
@@ -105,12 +104,15 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
         signal.signal(number, signal.SIG_IGN)
     _leave_streams()
     os.nice(NICE)
-    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    requests = Requests()
     made: dict[str, list[Optimised]] = {}
+    answered = Answered()
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
     while True:
-        request = requests.get()
-        result = _serve(isa, request)
+        request = requests.take()
+        result = answered.result(request) or _serve(isa, request)
+        if result.optimised is not None:
+            answered.add(request, result.optimised)
         if result.optimised is not None and request.image:
             made.setdefault(request.image, []).append(result.optimised)
         data = pickle.dumps(result)
@@ -118,6 +120,66 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
             continue  # the other thread is about to end this
+
+
+class Requests:
+    """What is to be done, the most urged first, then the first come."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[Any]] = {}  # by number: how often urged, the request
+        self._come = threading.Condition()
+
+    def add(self, message: Request | Urge) -> None:
+        """A message has come."""
+        with self._come:
+            if isinstance(message, Request):
+                self._waiting[message.number] = [0, message]
+                self._come.notify()
+            elif message.number in self._waiting:
+                self._waiting[message.number][0] += 1
+
+    def take(self) -> Request:
+        """The next one; waits for it."""
+        with self._come:
+            while not self._waiting:
+                self._come.wait()
+            number = max(self._waiting, key=lambda number: (self._waiting[number][0], -number))
+            request: Request = self._waiting.pop(number)[1]
+            return request
+
+
+class Answered:
+    """What has been made already: a function is asked for at every loop in it, before the first answer has come."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, bool], tuple[Optimised, frozenset[tuple[int, int]]]] = {}
+
+    @staticmethod
+    def _jumps(request: Request, made: Optimised) -> frozenset[tuple[int, int]]:
+        """What is known of the computed jumps in some code."""
+        return frozenset(
+            (at, to)
+            for at, targets in request.jumps
+            if any(low <= at < high for low, high in made.covers)
+            for to in targets
+        )
+
+    def add(self, request: Request, made: Optimised) -> None:
+        """Remember an answer."""
+        for pc in made.entries:
+            self._made[pc, made.precise] = made, self._jumps(request, made)
+
+    def result(self, request: Request) -> Result | None:
+        """An answer without anything new, if all that is asked for has been made from the same code."""
+        found = self._made.get((request.entry, request.precise))
+        if found is None:
+            return None
+        made, jumps = found
+        same = all(
+            any(start <= low and data[low - start : low - start + len(code)] == code for start, data in request.code)
+            for (low, _), code in zip(made.covers, made.code, strict=True)
+        )
+        return Result(request.number) if same and self._jumps(request, made) <= jumps else None
 
 
 def _leave_streams() -> None:
@@ -130,7 +192,7 @@ def _leave_streams() -> None:
 
 def _read(
     connection: socket.socket,
-    requests: "queue.SimpleQueue[Request]",
+    requests: "Requests",
     made: dict[str, list[Optimised]],
     keep: Keep | None,
 ) -> None:
@@ -138,7 +200,7 @@ def _read(
     try:
         while True:
             (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-            requests.put(pickle.loads(_exactly(connection, size)))
+            requests.add(pickle.loads(_exactly(connection, size)))
     except (OSError, EOFError):
         try:
             if keep is not None and made:
