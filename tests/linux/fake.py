@@ -16,9 +16,9 @@ from typing import Any
 
 from virtus.exits import Exit, Reason
 from virtus.isa.x86 import registers as r
-from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.machine.meter import Meter
 from virtus.machine.spec import GuestSpec
+from virtus.personalities.linux.abi.base import NO_SYSCALL
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.task import Credentials, Place, Process, Task
@@ -60,12 +60,12 @@ class FakeContext:
         return 0
 
     def fork(self, *, share_memory: bool) -> "FakeContext":
-        child = FakeContext(self.memory if share_memory else bytearray(self.memory))
+        child = type(self)(self.memory if share_memory else bytearray(self.memory))
         child.regs[:] = self.regs
         return child
 
     def fresh(self) -> "FakeContext":
-        return FakeContext()
+        return type(self)()
 
     def empty(self) -> None:
         self.memory[:] = bytes(len(self.memory))
@@ -122,17 +122,21 @@ def context_of(task: Task) -> FakeContext:
 class FakeMachine:
     """A kernel with its first process (pid 2), whose only thread is about to make calls."""
 
+    machine = "x86_64"
+    context_class: type[FakeContext] = FakeContext
+
     def __init__(self, *modules: str, **spec: Any) -> None:
         for module in (*PROCESS_CALLS, *modules):
             importlib.import_module(f"virtus.personalities.linux.{module}")
         procfs = os.open("/proc", os.O_PATH | os.O_CLOEXEC)
         self.meter = Meter()
-        self.kernel = Kernel(self.meter, GuestSpec(argv=["true"], **spec), procfs, Impersonation(many_users=False))
+        impersonation = Impersonation(many_users=False)
+        self.kernel = Kernel(self.meter, GuestSpec(argv=["true"], **spec), procfs, impersonation, self.machine)
         process = Process(self.kernel, self.kernel.next_pid(), self.kernel.init)
         process.group = process.session = process.pid
         process.limits = dict(LIMITS)
         self.kernel.processes[process.pid] = self.kernel.init.children[process.pid] = process
-        self.task = Task(self.kernel, process.pid, process, FakeContext())
+        self.task = Task(self.kernel, process.pid, process, self.context_class())
         self.task.credentials = Credentials(1000, 1000, ())
         self.task.place = Place("/", os.open("/", os.O_PATH | os.O_CLOEXEC), 0o022)
         self.task.descriptors.sharers = 1
@@ -152,26 +156,37 @@ class FakeMachine:
         """Make a system call; None when the task does not come back at once."""
         task = task or self.task
         regs = task.regs
-        for index, value in zip(r.SYSCALL_ARGUMENTS, arguments, strict=False):
-            regs[index] = value & r.NO_SYSCALL
-        regs[r.ORIG_RAX] = NUMBERS[name]
-        regs[r.RCX] = regs[r.RIP]
-        self._come_out(task, Reason.SYSCALL, NUMBERS[name])
+        abi = self.kernel.abi
+        for index, value in zip(abi.arguments, arguments, strict=False):
+            regs[index] = value & NO_SYSCALL
+        number = regs[abi.original] = abi.numbers[name]
+        entered, left = abi.entry
+        regs[entered] = regs[left]
+        self.entering(regs)
+        self._come_out(task, Reason.SYSCALL, number)
         return self.result(task)
 
+    def call_number(self, number: int) -> int | None:
+        """Make a system call that need not have a name; its arguments are what the registers hold."""
+        self._come_out(self.task, Reason.SYSCALL, number)
+        return self.result()
+
+    def entering(self, regs: Any) -> None:
+        """What else a vCPU of this machine leaves in the registers at a system call."""
+
     def result(self, task: Task | None = None) -> int | None:
-        """RAX of a task that is in user mode, signed; None otherwise."""
+        """The result register of a task that is in user mode, signed; None otherwise."""
         task = task or self.task
         if not context_of(task).running or context_of(task).killed:
             return None
-        word: int = task.regs[r.RAX]
+        word: int = task.regs[self.kernel.abi.result]
         return word - (1 << 64) if word >> 63 else word
 
     def signal(self, number: int, *, task: Task | None = None, info: bytes = bytes(128)) -> None:
         """The task comes out with a signal of the host's (0: it was kicked)."""
         task = task or self.task
         context_of(task).info = info
-        task.regs[r.ORIG_RAX] = r.NO_SYSCALL
+        task.regs[self.kernel.abi.original] = NO_SYSCALL
         self._come_out(task, Reason.SIGNAL, number)
 
     def event(self) -> None:
@@ -193,6 +208,10 @@ class FakeMachine:
                     context_of(task).kicks = 0
                     self.signal(0, task=task)
                     again = True
+
+    def left(self, number: int) -> None:
+        """The task came out for a reason of its instruction set's own."""
+        self._come_out(self.task, Reason.LEFT, number)
 
     def _come_out(self, task: Task, reason: Reason, number: int) -> None:
         context_of(task).running = False
