@@ -11,6 +11,9 @@ from virtus.errors import UsageError
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
 
+EXTRAS = {"emulation": ("translate",)}
+"""What techniques take besides a box (GuestSpec.extra)."""
+
 
 def box_options(function: Any) -> Any:
     """The options that say what box a guest gets; `virtus compare` takes them too."""
@@ -42,14 +45,15 @@ Examples:
 @click.option("--keep", type=Path, metavar="DIR", help="Keep the guest's changes to its root in DIR.")
 @click.option("--meter", is_flag=True, help="Show what the run cost, on standard error.")
 @click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
+@click.option("--translate-only", is_flag=True, help="Of a program for another processor: translate it, for later.")
 @click.argument("guest")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(technique: str | None, meter: bool, meter_json: Path | None, **box: Any) -> int:
+def command(technique: str | None, meter: bool, meter_json: Path | None, translate_only: bool, **box: Any) -> int:
     """Run GUEST, a program file or a command's name, and exit as it does.
 
     The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
     """
-    spec = make_spec(**box)
+    spec = make_spec(**box, extra={"translate": "only"} if translate_only else {})
     report = run_spec(spec, technique, metered=meter or meter_json is not None)
     if meter_json is not None:
         try:
@@ -68,8 +72,11 @@ def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -
     from virtus.techniques import choose, registry
 
     guest = choose.guest_of(spec)
-    fitting = choose.technique_for(guest)
-    return registry.get(technique or fitting).run(spec, meter=metered)
+    name = technique or choose.technique_for(guest)
+    unknown = sorted(set(spec.extra) - set(EXTRAS.get(name, ())))
+    if unknown:
+        raise UsageError(f"running {spec.argv[0]}", f"{name} has no option for: {', '.join(unknown)}")
+    return registry.get(name).run(spec, meter=metered)
 
 
 def make_spec(
@@ -82,6 +89,7 @@ def make_spec(
     user: int | None,
     environment: tuple[str, ...],
     keep: Path | None = None,
+    extra: dict[str, str] | None = None,
 ) -> GuestSpec:
     """A GuestSpec from command-line words; raises UsageError."""
     env = dict(os.environ)
@@ -99,6 +107,7 @@ def make_spec(
         hostname=hostname,
         user=user,
         keep=keep,
+        extra=extra or {},
     )
 
 

@@ -2,12 +2,14 @@
 
 import os
 import select
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux.kernel import Kernel
+from virtus.personalities.linux.proc.process_files import guest_mappings
 from virtus.techniques import user_mode_kernel
 from virtus.techniques.base import Availability
 from virtus.vcpus.ptrace import PtraceVcpu
@@ -24,6 +26,28 @@ def sysroots(spec: GuestSpec) -> tuple[str, ...]:
     if named:
         return (named,)
     return (USUAL_SYSROOT,) if Path(spec.root, USUAL_SYSROOT[1:]).is_dir() else ()
+
+
+def _translate_ahead(kernel: Kernel, translate: Callable[..., int]) -> None:
+    """With `translate` set to `only`: the program is loaded, and what it consists of is translated and kept."""
+    task = next(iter(kernel.tasks.values()))
+    context: Any = task.context
+    data = [
+        (int(low, 16), int(high, 16))
+        for low, high in (
+            line.split(b" ", 1)[0].split(b"-") for _, _, line in guest_mappings(kernel, task, "maps") if b" r" in line
+        )
+    ]
+    translate(context, context.vcpu.optimiser, data, _show)
+
+
+def _show(done: int, of: int) -> None:
+    if os.isatty(2):
+        os.write(2, f"\rtranslating functions: {done} of {of}".encode() + (b"\n" if done == of else b""))
+
+
+def _take(tiers: Any) -> None:
+    tiers.collect()
 
 
 class Emulation:
@@ -43,6 +67,7 @@ class Emulation:
         """See Technique."""
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
+        from virtus.vcpus.translator import ahead
         from virtus.vcpus.translator.cache import Cache, directory
         from virtus.vcpus.translator.llvm.worker import Background
         from virtus.vcpus.translator.tiers import Tiers
@@ -56,14 +81,21 @@ class Emulation:
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
 
+        only = (
+            (lambda kernel: _translate_ahead(kernel, ahead.translate))
+            if spec.extra.get("translate") == "only"
+            else None
+        )
+
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
             tiers = vcpu.optimiser = Tiers(vcpu, background, kept)
-            kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: tiers.collect())
+            kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: _take(tiers))
             return lambda: {**vcpu.figures(), **tiers.figures()}
 
+        instead = only if spec.extra.get("translate") == "only" else None
         try:
-            return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach)
+            return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach, instead=instead)
         finally:
             background.close()
             kept.close()

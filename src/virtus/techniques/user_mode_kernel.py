@@ -56,14 +56,18 @@ def run(
     *,
     machine: str = "x86_64",
     attach: Attach | None = None,
+    instead: Callable[[Kernel], None] | None = None,
 ) -> Report:
     """Run a guest under the user-mode kernel with the vCPU that `make_vcpu` makes inside the sandbox.
 
-    `machine` is the guest's processor as uname(2) names it.
+    `machine` is the guest's processor as uname(2) names it. With `instead` the guest is loaded and does not run: that
+    is done then.
     """
     started = time.perf_counter()
     boot.load_handlers(machine)
-    process = sandbox.start(spec, lambda inside: _kernel_main(inside, make_vcpu, machine, attach), proc="empty")
+    process = sandbox.start(
+        spec, lambda inside: _kernel_main(inside, make_vcpu, machine, attach, instead), proc="empty"
+    )
     forward = _Forwarding(process.control)
     try:
         answer = forward.collect()
@@ -122,14 +126,18 @@ class _Forwarding:
 
 
 def _kernel_main(
-    inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu], machine: str, attach: Attach | None
+    inside: sandbox.Inside,
+    make_vcpu: Callable[[], UserModeVcpu],
+    machine: str,
+    attach: Attach | None,
+    instead: Callable[[Kernel], None] | None,
 ) -> int:
     """The kernel process: PID 1 of the machine's namespaces."""
     control = inside.control
     for number in _Forwarding.FORWARDED:
         signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what is the guest's
     try:
-        answer = _machine(inside, make_vcpu, machine, attach)
+        answer = _machine(inside, make_vcpu, machine, attach, instead)
     except VirtusError as error:
         answer = {"error": error.words()}
     except OSError as error:
@@ -141,7 +149,11 @@ def _kernel_main(
 
 
 def _machine(
-    inside: sandbox.Inside, make_vcpu: Callable[[], UserModeVcpu], machine: str, attach: Attach | None
+    inside: sandbox.Inside,
+    make_vcpu: Callable[[], UserModeVcpu],
+    machine: str,
+    attach: Attach | None,
+    instead: Callable[[Kernel], None] | None,
 ) -> dict[str, Any]:
     meter = Meter()
     vcpu = make_vcpu()
@@ -155,6 +167,9 @@ def _machine(
         _keep_balanced(kernel, vcpu)
         figures = attach(kernel, vcpu) if attach is not None else dict
         boot.start_guest(kernel, vcpu.boot(), inside)
+        if instead is not None:
+            instead(kernel)
+            kernel.finish(0)
         loop.run(vcpu, kernel, meter)
         return {
             "status": kernel.exit_status,

@@ -37,6 +37,10 @@ class Background(Protocol):
         """What has been made since."""
         ...
 
+    def fileno(self) -> int:
+        """Can be read when something has been made."""
+        ...
+
 
 class Store(Protocol):
     """Where translations of former runs are (`cache.Cache`)."""
@@ -53,7 +57,7 @@ class Tiers:
         self._vcpu = vcpu
         self._background = background
         self._store = store
-        self._waiting: dict[int, tuple[AddressSpace, int, Translation]] = {}
+        self._waiting: dict[int, tuple[AddressSpace, int, Translation | None]] = {}
         self._asked: dict[tuple[int, bool, int], int] = {}
         self._units: dict[tuple[int, bool], list[Translation]] = {}
         self._images: dict[str, list[Translation]] = {}
@@ -77,9 +81,16 @@ class Tiers:
             if space.has(context.ident, known):
                 self._install(space, known, context.ident)
                 return 0
+        number = self.ask(context, pc, translation)
+        self._asked[key] = number
+        return STILL_HOT_AFTER if number else 0
+
+    def ask(self, context: "TranslatedContext", pc: int, translation: Translation | None = None) -> int:
+        """Have the code at `pc` optimised; the request's number, 0 when there is no code."""
         code = self._code_around(context, pc)
         if not code:
             return 0
+        space = context.space
         low, high = code[0][0], code[-1][0] + len(code[-1][1])
         jumps = tuple((at, tuple(to)) for at, to in self._vcpu.jumps.items() if low <= at < high)
         self._number += 1
@@ -87,8 +98,15 @@ class Tiers:
         image = self._image_at(context, pc)
         request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image)
         self._background.submit(request)
-        self._asked[key] = self._number
-        return STILL_HOT_AFTER
+        return self._number
+
+    def waiting(self) -> set[int]:
+        """Requests that have not been answered."""
+        return set(self._waiting)
+
+    def fileno(self) -> int:
+        """Can be read when answers have come."""
+        return self._background.fileno()
 
     def _code_around(self, context: "TranslatedContext", pc: int) -> list[tuple[int, bytes]]:
         pieces = context.space.executable.pieces(max(pc - WINDOW, 0), pc + WINDOW)
@@ -97,9 +115,10 @@ class Tiers:
 
     # Getting
 
-    def collect(self) -> None:
-        """Take what has been made, and have it installed."""
-        for result in self._background.collect():
+    def collect(self) -> bool:
+        """Take what has been made, and have it installed; False when there was nothing."""
+        results = self._background.collect()
+        for result in results:
             space, _, quick = self._waiting.pop(result.number)
             if result.optimised is None:
                 self.failed += bool(result.error)
@@ -112,6 +131,7 @@ class Tiers:
                 if space.precise == unit.precise:
                     self._install(space, unit, context.ident, quick)
                 break
+        return bool(results)
 
     def _place(self, made: Optimised) -> Translation:
         start = self._vcpu.region.put(made.blob)

@@ -30,6 +30,7 @@ class Shape:
     leaders: set[int] = field(default_factory=set)
     instructions: dict[int, Any] = field(default_factory=dict)  # by address
     calls: set[int] = field(default_factory=set)  # known addresses that are called
+    mentioned: set[int] = field(default_factory=set)  # numbers that come to stand in registers
     has_calls: bool = False
     heads: set[int] = field(default_factory=set)  # where loops begin: targets of jumps backwards
     computed: set[int] = field(default_factory=set)  # where computed jumps are known to lead
@@ -68,6 +69,7 @@ def explore(
             shape.instructions[pc] = instruction
             flow.begin(pc, pc + instruction.size)
             isa.describe(instruction)(flow, instruction)
+            shape.mentioned.update(flow.known.values())
             if flow.called is not None:
                 shape.has_calls = True
                 if type(flow.called) is int:
