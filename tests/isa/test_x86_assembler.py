@@ -42,8 +42,7 @@ numbers = st.sampled_from((0, 1, -1, 127, 128, -128, -129, 2**31 - 1, -(2**31)))
 def place(base: int, displacement: int) -> str:
     """A memory operand as objdump writes it, but for its size."""
     sign = "-" if displacement < 0 else "+"
-    shown = displacement or base & 7 == x86.RBP  # which cannot do without
-    return f"[{WIDE[base]}{sign}{abs(displacement):#x}]" if shown else f"[{WIDE[base]}]"
+    return f"[{WIDE[base]}{sign}{abs(displacement):#x}]"
 
 
 def number(value: int, bits: int = 64) -> str:
@@ -106,7 +105,7 @@ def _sized(draw: Draw, r: int, s: int, t: int, d: int, n: int) -> list[Emitted]:
     size = draw(st.sampled_from((1, 2, 4, 8)))
     atomic = draw(st.sampled_from((4, 8)))
     at = f"{SIZES[size]} PTR {place(s, d)}"
-    there = f"{SIZES[atomic]} PTR [{WIDE[s]}{'+0x0' * (s & 7 == 5)}]"
+    there = f"{SIZES[atomic]} PTR {place(s, 0)}"
     bits = min(size, 4) * 8
     unsigned = {1: f"movzx {HALF[r]},", 2: f"movzx {HALF[r]},", 4: f"mov {HALF[r]},", 8: f"mov {WIDE[r]},"}
     signed = {1: f"movsx {WIDE[r]},", 2: f"movsx {WIDE[r]},", 4: f"movsxd {WIDE[r]},", 8: f"mov {WIDE[r]},"}

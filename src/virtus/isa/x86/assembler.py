@@ -23,30 +23,30 @@ _I32: Final = struct.Struct("<i")
 _I64: Final = struct.Struct("<Q")
 
 
-@lru_cache(maxsize=1 << 15)
+_BYTES: Final = [struct.pack("<b", value) for value in (*range(128), *range(-128, 0))]
+"""By a signed number of 8 bits (Python's own way with negative indices)."""
+
+
 def _memory(rex: int, opcode: bytes, register: int, base: int, displacement: int) -> bytes:
-    """An instruction with a memory operand; `rex` holds W, prefixes before REX stand in `opcode` up to a zero."""
-    prefix, _, rest = opcode.partition(b"|")
-    if not rest:
-        prefix, rest = b"", prefix
+    """An instruction with a memory operand; `rex` holds W, prefixes before REX stand in `opcode` up to a bar."""
+    if -128 <= displacement < 128:
+        return _operand(rex, opcode, register, base, 0x40) + _BYTES[displacement]
+    return _operand(rex, opcode, register, base, 0x80) + _I32.pack(displacement)
+
+
+@lru_cache(maxsize=1 << 14)
+def _operand(rex: int, opcode: bytes, register: int, base: int, mode: int) -> bytes:
+    """All of it but the displacement, whose size `mode` tells."""
+    prefix, _, rest = opcode.rpartition(b"|")
     rex |= 0x40 | (register >> 3) << 2 | base >> 3
-    low = base & 7
-    if displacement == 0 and low != 5:
-        mode, tail = 0, b""
-    elif -128 <= displacement < 128:
-        mode, tail = 0x40, bytes((displacement & 255,))
-    else:
-        mode, tail = 0x80, _I32.pack(displacement)
-    body = bytes((mode | (register & 7) << 3 | low,)) + (b"\x24" if low == 4 else b"")
-    return prefix + (bytes((rex,)) if rex != 0x40 else b"") + rest + body + tail
+    body = bytes((mode | (register & 7) << 3 | base & 7,)) + (b"\x24" if base & 7 == RSP else b"")
+    return prefix + (bytes((rex,)) if rex != 0x40 else b"") + rest + body
 
 
 @lru_cache(maxsize=1 << 14)
 def _registers(rex: int, opcode: bytes, register: int, other: int) -> bytes:
     """An instruction of two registers: `register` in ModRM.reg, `other` in ModRM.rm."""
-    prefix, _, rest = opcode.partition(b"|")
-    if not rest:
-        prefix, rest = b"", prefix
+    prefix, _, rest = opcode.rpartition(b"|")
     rex |= 0x40 | (register >> 3) << 2 | other >> 3
     return prefix + (bytes((rex,)) if rex != 0x40 else b"") + rest + bytes((0xC0 | (register & 7) << 3 | other & 7,))
 

@@ -16,6 +16,9 @@ POOL: Final = (x86.RAX, x86.RCX, x86.RDX, x86.RSI, x86.R8, x86.R9, x86.R10, x86.
 STATE: Final = x86.RDI
 WORD: Final = 8
 RED_ZONE_WORDS: Final = 16
+SPILLS: Final = 128
+"""Where in the state, in words, what does not fit the red zone goes."""
+MOST_SPILLS: Final = 256
 VECTORS: Final = 16
 MASK: Final = 2**64 - 1
 
@@ -29,9 +32,8 @@ class Temporary:
 
     __slots__ = ("register", "spilled", "used")
 
-    def __init__(self, register: int) -> None:
-        self.register = register
-        self.spilled = self.used = 0
+    def __init__(self, register: int, used: int = 0) -> None:
+        self.register, self.used, self.spilled = register, used, 0
 
 
 class Sum:
@@ -67,6 +69,11 @@ def is_short(value: int) -> bool:
     return value < 1 << 31 or value >= (1 << 64) - (1 << 31)
 
 
+def _home(spilled: int) -> tuple[int, int]:
+    """Where the values spilled by an instruction go, numbered from 1: base register and displacement."""
+    return (x86.RSP, -WORD * spilled) if spilled <= RED_ZONE_WORDS else (STATE, WORD * (SPILLS + spilled))
+
+
 class Values:
     """Hands out host registers, the least recently used first: of those asked for, the last seven stay."""
 
@@ -90,7 +97,9 @@ class Values:
             oldest = min(holders.values(), key=lambda holder: holder.used)
             register = oldest.register
             self._spill(oldest)
-        return self._hold(Temporary(register))
+        self._clock += 1
+        fresh = holders[register] = Temporary(register, self._clock)
+        return fresh
 
     def _hold(self, temporary: Temporary) -> Temporary:
         self._clock += 1
@@ -101,10 +110,10 @@ class Values:
     def _spill(self, holder: Temporary) -> None:
         if not holder.spilled:
             self._spills += 1
-            if self._spills > RED_ZONE_WORDS:
+            if self._spills > MOST_SPILLS:
                 raise Interpret
             holder.spilled = self._spills
-            self._a.store(x86.RSP, -WORD * holder.spilled, holder.register)
+            self._a.store(*_home(holder.spilled), holder.register)
         del self._holders[holder.register]
         holder.register = -1
 
@@ -136,7 +145,7 @@ class Values:
         if type(value) is Temporary:
             if value.register < 0:
                 value.register = self.scratch()
-                self._a.load(value.register, x86.RSP, -WORD * value.spilled)
+                self._a.load(value.register, *_home(value.spilled))
             return self._hold(value).register
         if type(value) is Sum:
             if value.value is None:
