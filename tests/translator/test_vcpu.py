@@ -254,3 +254,13 @@ def test_a_constant_survives_an_address_that_needs_it(vcpu: TranslatorVcpu) -> N
     run(vcpu, context)
     assert context.regs[A0] == 5
     assert context.regs[S0] == DATA + 5
+
+
+def test_a_misaligned_atomic_is_an_error_of_the_bus(vcpu: TranslatorVcpu) -> None:
+    swap = 1 << 27 | A0 << 20 | T0 << 15 | 3 << 12 | A1 << 7 | 0x2F  # amoswap.d a1, a0, (t0)
+    context = guest(vcpu, swap)
+    context.regs[T0] = DATA + 1
+    exit = run(vcpu, context)
+    assert (exit.reason, exit.number) == (Reason.SIGNAL, signal.SIGBUS)
+    assert context.fault()[8:12] == (1).to_bytes(4, "little")
+    assert int.from_bytes(context.fault()[16:24], "little") == DATA + 1

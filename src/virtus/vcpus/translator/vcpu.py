@@ -51,7 +51,7 @@ MOST_KNOWN: Final = 4
 MOST_INTERPRETED: Final = 10_000_000
 MOST_ASTRAY: Final = 1000
 """How often a thread may run into what is no code of ours before that is its own fault."""
-ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR = 1, 1, 1, 2  # include/uapi/asm-generic/siginfo.h
+ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR, BUS_ADRALN = 1, 1, 1, 2, 1  # include/uapi/asm-generic/siginfo.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +400,8 @@ class TranslatorVcpu:
         except MemoryFault as fault:
             mapped = fault.address < layout.GUEST_END and bool(context.host.read_partial(fault.address, 1))
             code = SEGV_ACCERR if mapped else SEGV_MAPERR
+            if fault.signal == signal.SIGBUS:
+                code = BUS_ADRALN
             return self._trap(context, fault.signal, code, fault.address)
         finally:
             self.interpreted += evaluator.executed
