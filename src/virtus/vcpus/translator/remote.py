@@ -4,6 +4,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from virtus.vcpus.interpreter.memory import MemoryFault
+from virtus.vcpus.translator.layout import PAGE
 
 if TYPE_CHECKING:
     from virtus.vcpus.translator.context import TranslatedContext
@@ -22,16 +23,25 @@ class RemoteMemory:
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise
-            raise MemoryFault(address) from error
+            raise self._fault(address, size) from error
 
     def store(self, address: int, value: int, size: int) -> None:
         """The low `size` bytes of `value`; raises MemoryFault."""
+        if (address ^ (address + size - 1)) & -PAGE and not self._context.read_partial(address + size - 1, 1):
+            raise self._fault(address, size)  # before anything is stored on the first page
         try:
             self._context.write(address, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
         except OSError as error:
             if error.errno != errno.EFAULT:
                 raise
-            raise MemoryFault(address) from error
+            raise self._fault(address, size) from error
+
+    def _fault(self, address: int, size: int) -> MemoryFault:
+        """What an access is refused for: its first byte, or the second page that it reaches into."""
+        second = address + size - 1 & -PAGE
+        if second > address and self._context.read_partial(address, 1):
+            return MemoryFault(second)
+        return MemoryFault(address)
 
     def compare_exchange(self, address: int, expected: int, value: int, size: int) -> bool:
         """Store if `expected` is there; not in one with regard to other threads that run."""
