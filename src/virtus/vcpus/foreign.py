@@ -7,9 +7,10 @@ are the words of a state block, as `translator/layout.py` names them.
 import errno
 import struct
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.vcpus.ptrace import StubContext
 from virtus.vcpus.translator import float_state, layout
 from virtus.vcpus.translator.intervals import Intervals
 
@@ -36,7 +37,7 @@ class CallConvention:
 class ForeignContext:
     """The parts of `virtus.exits.Context` that do not depend on who executes the guest's instructions."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: StubContext) -> None:
         self.host = host
         self.regs: memoryview[int] = memoryview(b"").cast("Q")
         self._fault: bytes | None = None
@@ -44,20 +45,18 @@ class ForeignContext:
     @property
     def ident(self) -> int:
         """See Context."""
-        return int(self.host.ident)
+        return self.host.ident
 
     def read(self, address: int, size: int) -> bytes:
         """See Context."""
         self._check(address, size)
-        found: bytes = self.host.read(address, size)
-        return found
+        return self.host.read(address, size)
 
     def read_partial(self, address: int, size: int) -> bytes:
         """See Context."""
         if address >= layout.GUEST_END:
             return b""
-        found: bytes = self.host.read_partial(address, min(size, layout.GUEST_END - address))
-        return found
+        return self.host.read_partial(address, min(size, layout.GUEST_END - address))
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """See Context."""
@@ -77,8 +76,7 @@ class ForeignContext:
         """See Context."""
         if self._fault is not None:
             return self._fault
-        found: bytes = self.host.fault()
-        return found
+        return self.host.fault()
 
     def extended_state(self) -> bytes:
         """The floating-point registers and fcsr, as RISC-V's `struct __riscv_d_ext_state` has them (264 bytes)."""

@@ -117,7 +117,7 @@ class InterpretedContext(ForeignContext):
                 self.flush_instructions(start, end - start)
             if self.vcpu.observer is not None and mapped.executable and number == _MMAP and arguments[4] >= 0:
                 self.vcpu.observer.mapped(self, *mapped.executable, arguments[4], arguments[5])
-        return int(result)
+        return result
 
     def flush_instructions(self, start: int, size: int) -> None:
         """See Context."""

@@ -14,13 +14,14 @@ import signal
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from virtus.exits import Exit, Reason
 from virtus.isa.instruction_set import InstructionSet
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.vcpus.foreign import KEPT_BY_FORK
+from virtus.vcpus.foreign import CallConvention as CallConvention  # who makes this vCPU needs it
 from virtus.vcpus.interpreter.evaluator import Evaluator
 from virtus.vcpus.interpreter.memory import MemoryFault
 from virtus.vcpus.ptrace import PtraceVcpu, StubContext
@@ -52,14 +53,6 @@ MOST_INTERPRETED: Final = 10_000_000
 MOST_ASTRAY: Final = 1000
 """How often a thread may run into what is no code of ours before that is its own fault."""
 ILL_ILLOPC, TRAP_BRKPT, SEGV_MAPERR, SEGV_ACCERR, BUS_ADRALN = 1, 1, 1, 2, 1  # include/uapi/asm-generic/siginfo.h
-
-
-@dataclass(frozen=True, slots=True)
-class CallConvention:
-    """The registers of a system call: its number, and the argument whose place the result takes."""
-
-    number: int
-    first: int
 
 
 class Optimiser(Protocol):
@@ -160,7 +153,7 @@ class TranslatorVcpu:
             self._leave_only(child, slot, parent.space.mapped)
             child.map_slot(slot, page)
         child.settle(slot, page)
-        for word in (*range(64), layout.PC, layout.SYSCALL_FIRST, layout.SYSCALL_NUMBER, layout.MXCSR, layout.ROUNDING):
+        for word in KEPT_BY_FORK:
             child.regs[word] = parent.regs[word]
         child.enter()
         return child
