@@ -203,7 +203,7 @@ def disassembled(scratch: Path, code: bytes) -> list[str]:
     return [re.sub(r" +", " ", line.partition("#")[0]).strip() for line in lines]
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.data())
 def test_instructions(scratch: Path, data: st.DataObject) -> None:
     assembler = Assembler()
