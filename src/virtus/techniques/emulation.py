@@ -3,6 +3,7 @@
 import os
 import select
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +68,6 @@ class Emulation:
         """See Technique."""
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
-        from virtus.vcpus.translator import ahead
         from virtus.vcpus.translator.cache import Cache, directory
         from virtus.vcpus.translator.llvm.worker import Background
         from virtus.vcpus.translator.tiers import Tiers
@@ -81,11 +81,11 @@ class Emulation:
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
 
-        only = (
-            (lambda kernel: _translate_ahead(kernel, ahead.translate))
-            if spec.extra.get("translate") == "only"
-            else None
-        )
+        instead = None
+        if spec.extra.get("translate") == "only":
+            from virtus.vcpus.translator.ahead import translate
+
+            instead = partial(_translate_ahead, translate=translate)
 
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
@@ -93,7 +93,6 @@ class Emulation:
             kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: _take(tiers))
             return lambda: {**vcpu.figures(), **tiers.figures()}
 
-        instead = only if spec.extra.get("translate") == "only" else None
         try:
             return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach, instead=instead)
         finally:
