@@ -17,6 +17,8 @@ class Reason(Enum):
     """Why a guest came out; the names are what `--meter` prints."""
 
     SYSCALL = "system call"
+    HYPERCALL = "hypercall"  # a guest's kernel asks its hypervisor
+    FAULT = "fault"  # an exception of the guest's processor, by vector
     SIGNAL = "signal"  # a fault of the guest's own, or a signal the host sent it
     ENDED = "ended"  # a context is gone: killed, or its address space torn down
     EVENT = "host event"  # a host descriptor or timer the personality waits for is ready

@@ -16,7 +16,7 @@ def run(vcpu: Vcpu, personality: Personality, meter: Meter) -> None:
         out = clock()
         meter.guest_ns += out - before
         exits[exit.reason.value] += 1
-        if exit.reason is Reason.SYSCALL:
+        if exit.reason is Reason.SYSCALL or exit.reason is Reason.HYPERCALL:
             calls[personality.name_of(exit)] += 1
         personality.handle(exit)
         before = clock()

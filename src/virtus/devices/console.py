@@ -1,0 +1,69 @@
+"""A machine's console on the user's terminal: raw while the machine runs, with a way out (Ctrl-])."""
+
+import os
+import select
+import termios
+import tty
+from typing import Any, Final
+
+ESCAPE: Final = b"\x1d"
+"""Ctrl-]: as in telnet, virsh and xl; ends the machine at once."""
+MOST_AT_ONCE: Final = 1024
+
+
+class Console:
+    """Bytes between the machine and two descriptors. `escaped` is set when the user wants out.
+
+    Either may be -1: nothing is typed, or nothing is shown.
+    """
+
+    def __init__(self, user_in: int, user_out: int) -> None:
+        self._in, self._out = user_in, user_out
+        self._saved: list[Any] | None = None
+        self._ended = user_in < 0
+        self.escaped = False
+
+    def start(self) -> None:
+        """Raw mode where a terminal is there to be read from by us."""
+        if not self._ended and os.isatty(self._in):
+            try:
+                self._saved = termios.tcgetattr(self._in)
+                tty.setraw(self._in, termios.TCSADRAIN)
+            except termios.error:
+                self._saved = None  # in the background
+
+    def descriptors(self) -> list[int]:
+        """What becomes readable when something is typed."""
+        return [] if self._ended else [self._in]
+
+    def read(self) -> bytes:
+        """What was typed, b"" for nothing; never waits."""
+        if self._ended or not select.select([self._in], [], [], 0)[0]:
+            return b""
+        try:
+            data = os.read(self._in, MOST_AT_ONCE)
+        except OSError:
+            data = b""
+        if not data:
+            self._ended = True
+        elif self._saved is not None and ESCAPE in data:
+            self.escaped = True
+            data = data[: data.index(ESCAPE)]
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Show bytes. A reader that has gone away is not waited for."""
+        view = memoryview(data)
+        while view and self._out >= 0:
+            try:
+                view = view[os.write(self._out, view) :]
+            except BlockingIOError:
+                select.select([], [self._out], [])
+            except OSError:
+                self._out = -1
+
+    def stop(self) -> None:
+        """The terminal is as it was. May be called twice."""
+        if self._saved is not None:
+            termios.tcsetattr(self._in, termios.TCSADRAIN, self._saved)
+            self._saved = None

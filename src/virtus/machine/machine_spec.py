@@ -1,0 +1,58 @@
+"""What the user asks for when the guest is a kernel: a machine of its own, with memory, processors and disks."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from virtus.errors import UsageError
+
+MIB: Final = 1 << 20
+DEFAULT_MEMORY: Final = 256 * MIB
+LEAST_MEMORY: Final = 64 * MIB
+MOST_MEMORY: Final = 64 << 30
+UNITS: Final = {"K": 1 << 10, "M": MIB, "G": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """A disk image; with `snapshot` what the guest writes is thrown away."""
+
+    path: Path
+    read_only: bool = False
+    snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine that boots a kernel. Its console is on two descriptors of ours; -1 is none."""
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+    memory: int = DEFAULT_MEMORY  # bytes
+    cpus: int = 1
+    disks: Sequence[DiskSpec] = ()
+    console_in: int = 0
+    console_out: int = 1
+
+
+def parse_disk(word: str) -> DiskSpec:
+    """FILE[,ro][,snapshot]; raises UsageError."""
+    name, *options = word.split(",")
+    unknown = [option for option in options if option not in ("ro", "snapshot")]
+    if not name or unknown:
+        raise UsageError("reading --disk", f"{word!r} is not of the form FILE[,ro][,snapshot]")
+    return DiskSpec(Path(name), "ro" in options, "snapshot" in options)
+
+
+def parse_memory(word: str) -> int:
+    """A size such as 256M or 1G, in bytes and whole MiB; raises UsageError."""
+    match = re.fullmatch(r"(\d{1,9})([KMG])i?B?", word.strip(), re.IGNORECASE)
+    if match is None:
+        raise UsageError("reading --memory", f"{word!r} is no size", "write for example 256M or 1G")
+    size = int(match[1]) * UNITS[match[2].upper()]
+    if not LEAST_MEMORY <= size <= MOST_MEMORY:
+        raise UsageError("reading --memory", f"{word} is not between {LEAST_MEMORY >> 20}M and {MOST_MEMORY >> 30}G")
+    return size // MIB * MIB

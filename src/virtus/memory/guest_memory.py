@@ -1,0 +1,66 @@
+"""The physical memory of a machine: a memory file, mapped here, and shown to the guest by whoever runs it."""
+
+import ctypes
+import mmap
+import os
+
+from virtus.errors import HostLacks
+
+PAGE = 4096
+FRAME_SHIFT = 12
+
+
+class GuestMemory:
+    """`size` bytes of zeroed physical memory. Bounds are checked by the views themselves: IndexError beyond the end.
+
+    `bytes` and `words` (64-bit) are writable views of the same memory; the host gives it page by page as it is touched.
+    """
+
+    def __init__(self, size: int, name: str = "guest") -> None:
+        if size <= 0 or size % PAGE:
+            raise ValueError("guest memory is a positive number of pages")
+        self.size = size
+        self.fd = os.memfd_create(f"virtus-{name}", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(self.fd, size)
+            self._mapping = mmap.mmap(self.fd, size)
+        except OSError as error:
+            os.close(self.fd)
+            raise HostLacks(
+                "making guest memory", f"{size >> 20} MiB: {error.strerror}", "give --memory less"
+            ) from error
+        self.bytes = memoryview(self._mapping)
+        self.words = self.bytes.cast("Q")
+        pin = ctypes.c_char.from_buffer(self._mapping)
+        self.address = ctypes.addressof(pin)
+        del pin
+
+    @property
+    def frames(self) -> int:
+        """How many page frames there are."""
+        return self.size >> FRAME_SHIFT
+
+    def frame(self, number: int) -> memoryview:
+        """The bytes of one page frame; raises IndexError."""
+        if not 0 <= number < self.frames:
+            raise IndexError(f"frame {number:#x} of {self.frames:#x}")
+        return self.bytes[number << FRAME_SHIFT : (number + 1) << FRAME_SHIFT]
+
+    def entries(self, number: int) -> memoryview:
+        """The 512 words of one page frame, for example of a page table; raises IndexError."""
+        if not 0 <= number < self.frames:
+            raise IndexError(f"frame {number:#x} of {self.frames:#x}")
+        return self.words[number << 9 : (number + 1) << 9]
+
+    def close(self) -> None:
+        """Give the memory back. May be called twice; nobody may use a view of it afterwards."""
+        if self.fd < 0:
+            return
+        self.words.release()
+        self.bytes.release()
+        os.close(self.fd)
+        self.fd = -1
+        try:
+            self._mapping.close()
+        except BufferError:
+            pass  # a frame's view is still held somewhere; the mapping goes with it

@@ -1,0 +1,280 @@
+"""Hypercalls about the virtual processor: traps, callbacks, stacks, segments, timers, blocking and shutting down.
+
+Sources: xen/include/public/{callback,vcpu,sched}.h, arch-x86/xen.h, arch-x86/xen-x86_64.h.
+"""
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from virtus.memory.x86_paging import is_canonical
+from virtus.personalities.xen.abi import EINVAL, ENOENT, DomainCrash, Refused
+from virtus.personalities.xen.cpu import (
+    BLOCKED,
+    CALLBACK_EVENT,
+    CALLBACK_FAILSAFE,
+    CALLBACK_NMI,
+    CALLBACK_SYSCALL,
+    CALLBACK_SYSCALL32,
+    Handler,
+)
+from virtus.personalities.xen.table import NUMBERS, call, dispatch, operation
+
+if TYPE_CHECKING:
+    from virtus.personalities.xen.domain import Domain
+
+TRAP: Final = struct.Struct("<BBHxxxxQ")  # struct trap_info: vector, flags, cs, address
+TRAP_MASKS: Final = 4
+MOST_TRAPS: Final = 257
+CALLBACK: Final = struct.Struct("<HHxxxxQ")  # struct callback_register: type, flags, address
+CALLBACKS: Final = frozenset({CALLBACK_EVENT, CALLBACK_FAILSAFE, CALLBACK_SYSCALL, CALLBACK_NMI, CALLBACK_SYSCALL32})
+MASK_EVENTS: Final = 1  # CALLBACKF_mask_events
+SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SELECTOR = range(4)
+SHORTEST_PERIOD: Final = 1_000_000  # nanoseconds; vcpu.h
+
+
+def _canonical(address: int) -> int:
+    if not is_canonical(address):
+        raise Refused(EINVAL, f"{address:#x} is no address")
+    return address
+
+
+@call("set_trap_table")
+def set_trap_table(domain: "Domain", at: int) -> int:
+    """Register exception handlers; an address of 0 ends the list, a list at 0 takes all away."""
+    if not at:
+        domain.cpu.traps.clear()
+        return 0
+    for entry in range(MOST_TRAPS):
+        vector, flags, _, address = TRAP.unpack(domain.access.read(at + TRAP.size * entry, TRAP.size))
+        if not address:
+            return 0
+        domain.cpu.traps[vector] = Handler(_canonical(address), bool(flags & TRAP_MASKS), flags & 3)
+    raise Refused(EINVAL)
+
+
+@call("set_callbacks")
+def set_callbacks(domain: "Domain", event: int, failsafe: int, syscall: int) -> int:
+    """The old form of callback_op."""
+    for kind, address in ((CALLBACK_EVENT, event), (CALLBACK_FAILSAFE, failsafe), (CALLBACK_SYSCALL, syscall)):
+        domain.cpu.callbacks[kind] = Handler(_canonical(address), True)
+    return 0
+
+
+@operation("callback_op", 0, "register", note="no sysenter: programs use syscall")
+def register_callback(domain: "Domain", at: int) -> int:
+    """struct callback_register."""
+    kind, flags, address = CALLBACK.unpack(domain.access.read(at, CALLBACK.size))
+    if kind not in CALLBACKS or (kind == CALLBACK_SYSCALL32 and not domain.cpu.context.has_syscall32):
+        raise Refused(EINVAL)
+    domain.cpu.callbacks[kind] = Handler(_canonical(address), kind == CALLBACK_EVENT or bool(flags & MASK_EVENTS))
+    return 0
+
+
+@operation("callback_op", 1, "unregister")
+def unregister_callback(domain: "Domain", at: int) -> int:
+    """struct callback_unregister; the entries that a kernel cannot live without stay."""
+    kind = struct.unpack("<H", domain.access.read(at, 2))[0]
+    if kind not in (CALLBACK_NMI, CALLBACK_SYSCALL32):
+        raise Refused(EINVAL)
+    domain.cpu.callbacks.pop(kind, None)
+    return 0
+
+
+@call("stack_switch")
+def stack_switch(domain: "Domain", segment: int, pointer: int) -> int:
+    """The stack on which the kernel is entered from programs."""
+    domain.cpu.kernel_stack = _canonical(pointer)
+    return 0
+
+
+@call("fpu_taskswitch", note="floating-point state is always loaded: no lazy switch")
+def fpu_taskswitch(domain: "Domain", set_flag: int) -> int:
+    """The task-switched flag of CR0."""
+    return 0
+
+
+@call("set_debugreg", note="kept, and not armed: hardware breakpoints never strike")
+def set_debugreg(domain: "Domain", number: int, value: int) -> int:
+    """Store a debug register."""
+    if number not in domain.cpu.debug_registers:
+        raise Refused(EINVAL)
+    domain.cpu.debug_registers[number] = value
+    return 0
+
+
+@call("get_debugreg", note="as set_debugreg")
+def get_debugreg(domain: "Domain", number: int) -> int:
+    """What a debug register holds."""
+    fixed = {6: 0xFFFF0FF0, 7: 0x400}  # bits that are always set
+    if number not in domain.cpu.debug_registers:
+        raise Refused(EINVAL)
+    return domain.cpu.debug_registers[number] | fixed.get(number, 0)
+
+
+@call("set_segment_base")
+def set_segment_base(domain: "Domain", which: int, base: int) -> int:
+    """The bases of FS and GS."""
+    context = domain.cpu.context
+    if which == SEGBASE_GS_USER_SELECTOR:
+        selector = base & 0xFFFF
+        context.load_user_gs(selector, domain.cpu.descriptor(selector) if selector & ~3 else 0)
+    elif which == SEGBASE_FS:
+        context.fs_base = _canonical(base)
+    elif which == SEGBASE_GS_USER:
+        context.user_gs_base = _canonical(base)
+    elif which == SEGBASE_GS_KERNEL:
+        context.gs_base = _canonical(base)
+    else:
+        raise Refused(EINVAL)
+    return 0
+
+
+@call("vm_assist", note="accepted: nothing that 64-bit guests ask for needs doing")
+def vm_assist(domain: "Domain", command: int, kind: int) -> int:
+    """Switch an assist on or off."""
+    return 0
+
+
+# time
+
+
+@call("set_timer_op")
+def set_timer_op(domain: "Domain", deadline: int) -> int:
+    """VIRQ_TIMER at a system time; 0: not any more."""
+    domain.cpu.set_deadline(deadline or None)
+    return 0
+
+
+def _this(cpu: int) -> None:
+    if cpu:
+        raise Refused(ENOENT, f"no processor {cpu}")
+
+
+@operation("vcpu_op", 3, "is_up")
+def is_up(domain: "Domain", cpu: int) -> int:
+    """Whether a processor runs."""
+    _this(cpu)
+    return 1
+
+
+@operation("vcpu_op", 4, "get_runstate_info")
+def get_runstate_info(domain: "Domain", cpu: int, at: int) -> int:
+    """struct vcpu_runstate_info, now."""
+    _this(cpu)
+    domain.access.write(at, domain.cpu.runstate())
+    return 0
+
+
+@operation("vcpu_op", 5, "register_runstate_memory_area")
+def register_runstate(domain: "Domain", cpu: int, at: int) -> int:
+    """Where struct vcpu_runstate_info is to be kept up to date."""
+    _this(cpu)
+    address = domain.access.read_qword(at)
+    domain.access.write(address, domain.cpu.runstate())
+    domain.cpu.runstate_at = address
+    return 0
+
+
+@operation("vcpu_op", 6, "set_periodic_timer")
+def set_periodic_timer(domain: "Domain", cpu: int, at: int) -> int:
+    """VIRQ_TIMER again and again."""
+    _this(cpu)
+    period = domain.access.read_qword(at)
+    if period < SHORTEST_PERIOD:
+        raise Refused(EINVAL)
+    domain.cpu.period = period
+    domain.cpu.set_deadline(domain.cpu.now() + period)
+    return 0
+
+
+@operation("vcpu_op", 7, "stop_periodic_timer")
+def stop_periodic_timer(domain: "Domain", cpu: int) -> int:
+    """No more of them."""
+    _this(cpu)
+    if domain.cpu.period:
+        domain.cpu.period = 0
+        domain.cpu.set_deadline(None)
+    return 0
+
+
+@operation("vcpu_op", 8, "set_singleshot_timer", note="a time in the past is now, also with VCPU_SSHOTTMR_future")
+def set_singleshot_timer(domain: "Domain", cpu: int, at: int) -> int:
+    """VIRQ_TIMER once."""
+    _this(cpu)
+    domain.cpu.set_deadline(domain.access.read_qword(at))
+    return 0
+
+
+@operation("vcpu_op", 9, "stop_singleshot_timer")
+def stop_singleshot_timer(domain: "Domain", cpu: int) -> int:
+    """Not any more."""
+    _this(cpu)
+    domain.cpu.set_deadline(None)
+    return 0
+
+
+@operation("vcpu_op", 10, "register_vcpu_info")
+def register_vcpu_info(domain: "Domain", cpu: int, at: int) -> int:
+    """struct vcpu_register_vcpu_info."""
+    _this(cpu)
+    frame, offset = struct.unpack("<QI", domain.access.read(at, 12))
+    domain.cpu.register_info(frame, offset)
+    return 0
+
+
+# scheduling
+
+
+@operation("sched_op", 0, "yield")
+def yield_(domain: "Domain") -> int:
+    """Let others run; the host does that anyway."""
+    return 0
+
+
+@operation("sched_op", 1, "block")
+def block(domain: "Domain") -> int:
+    """Unmask events, and wait for one."""
+    cpu = domain.cpu
+    cpu.masked = False
+    domain.poll()
+    if not cpu.event_waits:
+        cpu.set_state(BLOCKED)
+        until = None if cpu.deadline is None else cpu.monotonic(cpu.deadline)
+        cpu.context.sleep(domain.descriptors(), until)
+    return 0
+
+
+@operation("sched_op", 2, "shutdown")
+def shutdown(domain: "Domain", at: int) -> int:
+    """The domain ends: power-off, reboot, suspend, crash, watchdog."""
+    domain.end(domain.access.read_dword(at))
+    return 0
+
+
+@operation("sched_op", 3, "poll")
+def poll(domain: "Domain", at: int) -> int:
+    """Wait for one of some masked ports: here the guest looks again by itself."""
+    domain.poll()
+    return 0
+
+
+@call("iret")
+def iret(domain: "Domain") -> int:
+    """Only `Hypervisor.handle` knows what it returns to."""
+    raise DomainCrash("iret inside of a multicall")
+
+
+@call("multicall")
+def multicall(domain: "Domain", at: int, count: int) -> int:
+    """Several hypercalls in one; each result goes into its entry."""
+    if count > 1 << 12:
+        raise Refused(EINVAL)
+    size = MULTICALL.size
+    for number, entry in enumerate(MULTICALL.iter_unpack(domain.access.read(at, size * count))):
+        nested = entry[0] & 0xFFFFFFFF == NUMBERS["multicall"]
+        result = -EINVAL if nested else dispatch(domain, entry[0] & 0xFFFFFFFF, entry[2:])
+        domain.access.write(at + size * number + 8, struct.pack("<q", result))
+    return 0
+
+
+MULTICALL: Final = struct.Struct("<8Q")  # struct multicall_entry: op, result, six arguments

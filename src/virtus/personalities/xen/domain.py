@@ -1,0 +1,117 @@
+"""A domain: its memory, processor, event channels and grants, and whether it still lives."""
+
+import os
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from virtus.devices.console import Console
+from virtus.memory.guest_memory import GuestMemory
+from virtus.personalities.xen.abi import EINVAL, LEGACY_VCPUS, SHARED_VCPU_INFO_SIZE, UPCALL_MASK, Refused
+from virtus.personalities.xen.access import GuestAccess
+from virtus.personalities.xen.console import ConsoleRing
+from virtus.personalities.xen.cpu import BLOCKED, Cpu
+from virtus.personalities.xen.cpuid import CpuidPolicy
+from virtus.personalities.xen.event_channels import EventChannels
+from virtus.personalities.xen.frames import FrameTable
+from virtus.personalities.xen.grants import FRAMES, GrantTable
+from virtus.personalities.xen.page_tables import PageTables
+from virtus.personalities.xen.privileged import Privileged
+from virtus.personalities.xen.pte_writes import PteWrites
+from virtus.personalities.xen.xenstore import Store
+from virtus.personalities.xen.xenstore_ring import StoreRing
+
+if TYPE_CHECKING:
+    from virtus.personalities.xen.machine import XenMachine
+
+STATUS_OF_ESCAPE: Final = 130  # as a shell shows a program that was interrupted
+
+
+class Shutdown(IntEnum):
+    """SHUTDOWN_* of xen/include/public/sched.h."""
+
+    POWEROFF = 0
+    REBOOT = 1
+    SUSPEND = 2
+    CRASH = 3
+    WATCHDOG = 4
+
+
+class Domain:
+    """One domain in a machine; `context` is what runs it. `console` may be given later than the rest."""
+
+    def __init__(self, machine: "XenMachine", ident: int, first: int, frames: int, context: Any) -> None:
+        self.ident, self.first_frame = ident, first
+        self.frame_count = self.most_frames = frames
+        self.memory: GuestMemory = machine.memory
+        self.frames: FrameTable = machine.frames
+        self.peers = machine.domains
+        self.translations = context
+        self.uuid = os.urandom(16)
+        self._note = machine.note
+        self._m2p, self.m2p_range = machine.m2p_words, machine.m2p_range
+        machine.frames.give(first, frames, ident)
+        self.tables = PageTables(machine.memory, machine.frames, ident, context, machine.reserved)
+        self.access = GuestAccess(machine.memory, self.tables)
+        self.shared_frame = machine.share_new_frames(ident)
+        self.cpu = Cpu(self, context, self.shared_frame << 12)
+        self.events = EventChannels(self, self.shared_frame)
+        self.grants = GrantTable(self, machine.memory, machine.share_new_frames(ident, FRAMES))
+        self.cpuid = CpuidPolicy()
+        self.privileged = Privileged(self)
+        self.pte_writes = PteWrites(self)
+        self.ended: str = ""
+        self.status = 0
+        page = machine.memory.frame(self.shared_frame)
+        page[2560:3072] = b"\xff" * 512  # every event channel is masked
+        for number in range(LEGACY_VCPUS):
+            page[SHARED_VCPU_INFO_SIZE * number + UPCALL_MASK] = 1
+        self.cpu.set_wall_clock(self.shared_frame << 12)
+
+    def connect(self, store_frame: int, console_frame: int, store: Store, console: Console) -> None:
+        """Begin to serve the two rings that every domain has from its start."""
+        self._user = console
+        self.store = StoreRing(self, store_frame, store)
+        self.console = ConsoleRing(self, console_frame, console)
+
+    def note(self, line: str) -> None:
+        """Remember something a user should know."""
+        self._note(line)
+
+    def set_m2p(self, frame: int, physical: int) -> None:
+        """Which pseudo-physical frame a machine frame is, as its owner says."""
+        if frame >= len(self._m2p):
+            raise Refused(EINVAL)
+        self._m2p[frame] = physical
+
+    def descriptors(self) -> list[int]:
+        """What becomes readable when there is something to do for the domain."""
+        return self._user.descriptors()
+
+    def poll(self) -> None:
+        """Look at the console, and show the guest what time it is."""
+        self.console.poll()
+        self.cpu.update_time()
+        if self._user.escaped:
+            self.ended, self.status = "destroyed by its user", STATUS_OF_ESCAPE
+
+    def wait(self) -> None:
+        """The guest's kernel has nothing to do before the next event."""
+        if not self.cpu.event_waits:
+            self.cpu.set_state(BLOCKED)
+            until = None if self.cpu.deadline is None else self.cpu.monotonic(self.cpu.deadline)
+            self.cpu.context.sleep(self.descriptors(), until)
+
+    def end(self, reason: int) -> None:
+        """The domain shuts itself down."""
+        try:
+            self.ended = Shutdown(reason).name.lower()
+        except ValueError:
+            self.ended = f"shutdown for the unknown reason {reason}"
+        self.status = 0 if reason in (Shutdown.POWEROFF, Shutdown.REBOOT) else 1
+        if reason:
+            self.note(f"the domain ended: {self.ended}")
+
+    def crash(self, why: str) -> None:
+        """The hypervisor ends the domain."""
+        self.ended, self.status = f"crashed: {why}", 1
+        self.note(f"the domain {self.ended}")

@@ -1,0 +1,167 @@
+"""paravirt: a kernel that knows it has a hypervisor, as under Xen; it runs at ring 3, and asks by hypercall."""
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from virtus.devices.console import Console
+from virtus.devices.disk import Disk
+from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
+from virtus.guests import linux_image
+from virtus.guests.elf import NotLoadable
+from virtus.machine import loop
+from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec
+from virtus.machine.meter import Meter, Report
+from virtus.machine.spec import GuestSpec
+from virtus.memory.guest_memory import FRAME_SHIFT, GuestMemory
+from virtus.memory.pool import FramePool
+from virtus.personalities.xen import builder
+from virtus.personalities.xen.abi import DOMID_CONTROL
+from virtus.personalities.xen.block import BlockBackEnd
+from virtus.personalities.xen.cpuid import INDEXED, CpuidPolicy
+from virtus.personalities.xen.domain import Domain
+from virtus.personalities.xen.hypervisor import Hypervisor
+from virtus.personalities.xen.machine import XenMachine, own_frames
+from virtus.personalities.xen.xenstore import Permissions
+from virtus.techniques.base import Availability
+from virtus.vcpus import kvm as vcpus
+
+DOMAIN = 1
+
+
+class Paravirt:
+    """See Technique; `boot` is its `run` for machines."""
+
+    name = "paravirt"
+    section = "3.4"
+    vcpu = "kvm at ring 3"
+    personality = "xen"
+    summary = "paravirtual domains, as Xen"
+
+    def probe(self) -> Availability:
+        """See Technique: starts a processor and executes a few instructions at ring 3."""
+        lacking = vcpus.usable()
+        if lacking:
+            return Availability(False, lacking, "load kvm_amd or kvm_intel, and join the group kvm")
+        memory = GuestMemory(own_frames(LEAST_MEMORY) << FRAME_SHIFT, "probe")
+        try:
+            _start_processor(memory, FramePool(0, memory.frames)).close()
+        except VirtusError as error:
+            return Availability(False, error.found, error.remedy)
+        finally:
+            memory.close()
+        return Availability(True)
+
+    def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
+        """See Technique: the guest is a kernel image, and its arguments are its command line."""
+        return self.boot(MachineSpec(kernel=Path(spec.argv[0]), append=" ".join(spec.argv[1:])))
+
+    def boot(self, spec: MachineSpec) -> Report:
+        """Boot a kernel, and serve it until the domain ends; raises VirtusError where it cannot start.
+
+        The report's status is 0 when the domain powered off, 1 when it crashed, 130 when the user left by Ctrl-].
+        """
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+        if spec.cpus != 1:
+            raise UsageError("reading --cpus", f"{spec.cpus} processors", "a paravirtual domain has one")
+        kernel = _kernel(spec.kernel)
+        ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
+        counted = Meter()
+        with contextlib.ExitStack() as open_things:
+            disks = [open_things.enter_context(_disk(disk.path, disk.read_only, disk.snapshot)) for disk in spec.disks]
+            own = own_frames(spec.memory)
+            memory = GuestMemory((own << FRAME_SHIFT) + spec.memory)
+            open_things.callback(memory.close)
+            pool = FramePool(0, own)
+            vcpu = _start_processor(memory, pool)
+            open_things.callback(vcpu.close)
+            machine = XenMachine(memory, pool, vcpu.pages.entries, counted.note)
+            domain = Domain(machine, DOMAIN, own, spec.memory >> FRAME_SHIFT, vcpu.context)
+            machine.domains[DOMAIN] = domain
+            _introduce(machine, domain)
+            back_ends = [BlockBackEnd(domain, machine.store, disk, number) for number, disk in enumerate(disks)]
+            console = Console(spec.console_in, spec.console_out)
+            try:
+                builder.build(domain, kernel, ramdisk, spec.append, machine.store, console)
+            except NotLoadable as error:
+                raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
+            personality = Hypervisor(domain)
+            console.start()
+            open_things.callback(console.stop)
+            loop.run(vcpu, personality, counted)
+            domain.console.close()
+            for disk in disks:
+                disk.flush()
+            details = {"block requests": sum(back_end.requests for back_end in back_ends)}
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        return Report(
+            technique=self.name,
+            status=domain.status,
+            wall_s=time.perf_counter() - started,
+            cpu_s=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            context_switches=after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw,
+            host_processes=1,
+            exits=dict(counted.exits),
+            calls=dict(counted.calls),
+            notes=dict(counted.notes),
+            guest_s=counted.guest_ns / 1e9,
+            personality_s=counted.personality_ns / 1e9,
+            details=details,
+        )
+
+
+def _start_processor(memory: GuestMemory, pool: FramePool) -> vcpus.KvmVcpu:
+    policy = CpuidPolicy()
+    return vcpus.KvmVcpu(memory, pool, policy.leaves, INDEXED)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise GuestNotFound(f"reading {path}", "no such file") from error
+    except OSError as error:
+        raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
+
+
+def _kernel(path: Path) -> linux_image.KernelImage:
+    try:
+        return linux_image.read(_read(path))
+    except NotLoadable as error:
+        raise GuestNotRunnable(f"booting {path}", str(error)) from error
+
+
+@contextlib.contextmanager
+def _disk(path: Path, read_only: bool, snapshot: bool) -> Iterator[Disk]:
+    try:
+        disk = Disk(path, read_only=read_only, snapshot=snapshot)
+    except OSError as error:
+        raise UsageError(f"opening the disk {path}", error.strerror or str(error)) from error
+    try:
+        yield disk
+    finally:
+        disk.close()
+
+
+def _introduce(machine: XenMachine, domain: Domain) -> None:
+    """What every domain finds of itself in xenstore."""
+    home, store = b"/local/domain/%d" % domain.ident, machine.store
+    theirs = Permissions(domain.ident, "n")
+    pages = domain.frame_count << FRAME_SHIFT >> 10
+    for name, value in {
+        b"": b"",
+        b"/domid": b"%d" % domain.ident,
+        b"/name": b"guest",
+        b"/memory/target": b"%d" % pages,
+    }.items():
+        store.write(DOMID_CONTROL, home + name, value)
+    for name in (b"", b"/memory", b"/memory/target", b"/domid", b"/name"):
+        store.set_permissions(DOMID_CONTROL, home + name, theirs)
+    for name in (b"/control", b"/data", b"/device", b"/error", b"/drivers", b"/attr"):
+        store.make_directory(DOMID_CONTROL, home + name)
+        store.set_permissions(DOMID_CONTROL, home + name, theirs)
+
+
+TECHNIQUE = Paravirt()

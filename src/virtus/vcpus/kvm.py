@@ -1,0 +1,509 @@
+"""vCPU "kvm at ring 3": a guest's kernel and its programs both run at ring 3 under KVM; every gate leads out.
+
+Where the host's KVM is real, memory is walked by the processor. Where it is software (the guest's ring 3 runs natively
+on shadow page tables), the shadow does not see what we store into a page table: such entries are stored once more by a
+few instructions inside the guest machine, in an address space of ours. Which of the two it is, is found by trying.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+import threading
+import time
+from typing import Final
+
+from virtus.errors import HostLacks, MachineBroken
+from virtus.exits import Exit, Reason
+from virtus.host import kvm
+from virtus.host.cpuid import Leaf
+from virtus.host.thread_timer import ThreadTimer
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
+from virtus.memory.pool import FramePool
+from virtus.memory.x86_paging import FRAME_MASK, translate
+from virtus.vcpus import monitor_pages as pages
+from virtus.vcpus.monitor_pages import MonitorPages
+
+RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP = range(8)
+R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(8, 18)
+ACCESSED_AND_DIRTY: Final = 0x60
+NO_EXECUTE: Final = 1 << 63
+KICK: Final = signal.SIGRTMIN
+LIST_PAGES: Final = 8
+LIST_ENTRIES: Final = LIST_PAGES * PAGE // 16
+CR4_GLOBAL_PAGES: Final = 1 << 7
+CR0: Final = 0x8005_0033  # PE MP ET NE WP AM PG
+CR4: Final = 0x6A0  # PAE PGE OSFXSR OSXMMEXCPT
+CR4_OSXSAVE: Final = 1 << 18
+XSAVE: Final = 1 << 26  # CPUID.1:ECX
+EFER: Final = 0xD01  # SCE LME LMA NXE
+MSR_TSC, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK = 0x10, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
+SYSCALL_MASK: Final = 0x47700  # the flags that syscall clears: AC NT DF IF TF and the I/O privilege level
+FIXED_FLAGS: Final = 0x202  # interrupts stay on for the host; bit 1 is always set
+FLAGS_OF_RING3: Final = 0x250DD5 & ~0x3000  # what a guest may set: no interrupt flag, no I/O privilege level
+USER_CODE32: Final = 0x23
+
+
+def _segment(selector: int, type_: int, *, long: int = 0, size: int = 0, limit: int = 0xFFFFFFFF) -> bytes:
+    return kvm.SEGMENT.pack(0, limit, selector, type_, 1, 3, size, 1, long, 1, 0, 0, 0)
+
+
+KERNEL_CODE: Final = _segment(pages.CODE3, 11, long=1)
+KERNEL_STACK: Final = _segment(pages.DATA3, 3, size=1)
+USER_CODE: Final = _segment(0x33, 11, long=1)
+USER_CODE_32: Final = _segment(USER_CODE32, 11, size=1)
+USER_STACK: Final = _segment(0x2B, 3, size=1)
+NULL: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 0, 3, 1, 3, 1, 1, 0, 1, 0, 0, 0)
+TASK: Final = kvm.SEGMENT.pack(pages.TSS, pages.TSS_LIMIT, pages.TASK, 11, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+NO_LDT: Final = kvm.SEGMENT.pack(0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0)
+
+
+class KvmContext:
+    """The one thread of execution, as a hypervisor sees it: two address spaces, and whose registers these are.
+
+    `regs` are those of struct kvm_regs (`virtus.host.kvm.REGISTER_NAMES`). `kernel` tells whether the guest's kernel is
+    running, or a program of it. After Reason.FAULT, `error_code` and `fault_address` are the processor's.
+    """
+
+    ident = 0
+
+    def __init__(self, vcpu: "KvmVcpu") -> None:
+        self._vcpu = vcpu
+        self._sregs, self._words = vcpu.processor.sregs, vcpu.processor.sregs_words
+        self.regs = vcpu.processor.regs
+        self.kernel = True
+        self.kernel_root = self.user_root = 0  # guest physical addresses of the two L4 tables
+        self.error_code = 0
+        self.code_selector, self.stack_selector = pages.CODE3, pages.DATA3
+        self.compatibility = False  # the SYSCALL came from 32-bit code
+        self._other_gs = NULL
+        self.sleeping: tuple[list[int], int | None] | None = None
+
+    @property
+    def has_syscall32(self) -> bool:
+        """Whether a `syscall` of 32-bit code comes out."""
+        return self._vcpu.has_syscall32
+
+    @property
+    def running(self) -> bool:
+        """Whether it goes on when the vCPU next runs."""
+        return self.sleeping is None
+
+    @property
+    def fault_address(self) -> int:
+        """CR2."""
+        address: int = self._words[kvm.CR2_WORD]
+        return address
+
+    @property
+    def fs_base(self) -> int:
+        """The base of FS."""
+        base: int = self._words[kvm.FS_BASE_WORD]
+        return base
+
+    @fs_base.setter
+    def fs_base(self, base: int) -> None:
+        self._words[kvm.FS_BASE_WORD] = base
+
+    @property
+    def gs_base(self) -> int:
+        """The base of GS, of whoever is running."""
+        base: int = self._words[kvm.GS_BASE_WORD]
+        return base
+
+    @gs_base.setter
+    def gs_base(self, base: int) -> None:
+        self._words[kvm.GS_BASE_WORD] = base
+
+    @property
+    def user_gs_base(self) -> int:
+        """The base of GS that programs have, seen while the kernel runs."""
+        base: int = struct.unpack_from("<Q", self._other_gs)[0]
+        return base
+
+    @user_gs_base.setter
+    def user_gs_base(self, base: int) -> None:
+        self._other_gs = struct.pack("<Q", base) + self._other_gs[8:]
+
+    def load_user_gs(self, selector: int, descriptor: int) -> None:
+        """Load the programs' GS from a segment descriptor, or make it null (selector 0), while the kernel runs."""
+        if not selector & ~3:
+            self._other_gs = NULL
+            return
+        base = descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
+        limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF0000
+        granular = descriptor >> 55 & 1
+        if granular:
+            limit = limit << 12 | 0xFFF
+        self._other_gs = kvm.SEGMENT.pack(
+            base, limit, selector, descriptor >> 40 & 15 | 1, descriptor >> 47 & 1, descriptor >> 45 & 3,
+            descriptor >> 54 & 1, descriptor >> 44 & 1, descriptor >> 53 & 1, granular, descriptor >> 52 & 1, 0, 0,
+        )  # fmt: skip
+
+    def switch(self) -> None:
+        """From the guest's kernel to its program, or back: the other address space, the other GS."""
+        self.kernel = not self.kernel
+        mine = bytes(self._sregs[kvm.GS_AT : kvm.GS_AT + 24])
+        self._sregs[kvm.GS_AT : kvm.GS_AT + 24] = self._other_gs
+        self._other_gs = mine
+        self.load_root()
+
+    def load_root(self) -> None:
+        """Take up a changed `kernel_root` or `user_root`."""
+        self._words[kvm.CR3_WORD] = self.kernel_root if self.kernel else self.user_root
+
+    def start(self, root: int, entry: int, stack: int) -> None:
+        """Begin with the guest's kernel at `entry`."""
+        self.kernel_root = root
+        self.load_root()
+        regs = self.regs
+        regs[:] = memoryview(bytes(8 * len(regs))).cast("Q")
+        regs[RIP], regs[RSP], regs[RFLAGS] = entry, stack, FIXED_FLAGS
+
+    def set_gdt(self, frames: list[int]) -> None:
+        """The guest's segment descriptors, page by page; whoever gives them has checked each."""
+        self._vcpu.changed += self._vcpu.pages.set_gdt(frames)
+        self._vcpu.flush_wanted = True
+
+    def entry_changed(self, address: int, old: int, new: int) -> None:
+        """A page table entry at this physical address was changed by us, and the guest may have been using it.
+
+        It takes effect at the latest when `flush` is called.
+        """
+        if not old & 1:
+            return  # nothing of it was remembered
+        kept = old & ~ACCESSED_AND_DIRTY & ~NO_EXECUTE
+        same_frame = not (old ^ new) & FRAME_MASK
+        if same_frame and new & kept == kept and not new & ~old & NO_EXECUTE and not old & ~new & ACCESSED_AND_DIRTY:
+            return  # it only allows more: the processor will look again before it refuses
+        self._vcpu.changed.append(address)
+
+    def page_overwritten(self, frame: int) -> None:
+        """A frame becomes a page table whose old translations may be remembered from an earlier life."""
+        first = frame << FRAME_SHIFT
+        self._vcpu.changed.extend(range(first, first + PAGE, 8))
+        self._vcpu.flush_wanted = True
+
+    def flush(self) -> None:
+        """No translation from before is used any more once the guest goes on."""
+        self._vcpu.flush_wanted = True
+
+    @property
+    def flush_pending(self) -> bool:
+        """Whether entries were changed since the last flush."""
+        return bool(self._vcpu.changed)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes at a virtual address of whoever is running; raises OSError(EFAULT)."""
+        data, memory, root = b"", self._vcpu.memory, self._words[kvm.CR3_WORD]
+        while size:
+            physical = translate(memory, root, address)
+            if physical is None:
+                raise OSError(errno.EFAULT, f"nothing at {address:#x}")
+            piece = min(size, PAGE - address % PAGE)
+            data += memory.bytes[physical : physical + piece]
+            address, size = address + piece, size - piece
+        return data
+
+    def time_stamp(self) -> int:
+        """The guest's time stamp counter."""
+        return self._vcpu.processor.get_msr(MSR_TSC)
+
+    def time_stamp_khz(self) -> int:
+        """Its rate."""
+        return self._vcpu.processor.tsc_khz()
+
+    def wake_at(self, monotonic_ns: int) -> None:
+        """Come out with Reason.EVENT at this time of the monotonic clock, or before; the earliest wish counts."""
+        self._vcpu.wake_at(monotonic_ns)
+
+    def sleep(self, descriptors: list[int], until_ns: int | None) -> None:
+        """Do not run before one of the descriptors is readable or the monotonic clock has come so far."""
+        self.sleeping = (descriptors, until_ns)
+
+    def kick(self) -> None:
+        """Come out with Reason.EVENT soon; any thread may ask."""
+        self._vcpu.kick()
+
+
+class KvmVcpu:
+    """One processor of a machine whose physical memory is `memory`; `pool` has frames for the pages it needs."""
+
+    def __init__(
+        self, memory: GuestMemory, pool: FramePool, cpuid: dict[tuple[int, int], Leaf], indexed: frozenset[int]
+    ) -> None:
+        """`cpuid` is what CPUID answers by leaf and subleaf, where the host can decide that; see CpuidPolicy."""
+        self.memory = memory
+        self.pages = MonitorPages(memory, pool)
+        try:
+            self._vm = kvm.Vm()
+            self._vm.set_memory(0, 0, memory.size, memory.address)
+            self.processor = kvm.VirtualProcessor(self._vm)
+        except OSError as error:
+            raise HostLacks("starting a virtual processor", f"/dev/kvm: {error}", "see `virtus doctor`") from error
+        self._exit = Exit()
+        self.changed: list[int] = []  # physical addresses of page table entries
+        self.flush_wanted = False
+        self._thread = threading.get_native_id()
+        self._ident = threading.get_ident()
+        self._masked = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
+        self.processor.admit_signal(KICK)
+        self._timer = ThreadTimer(KICK, self._thread)
+        self._wake_at: int | None = None
+        self._set_up(cpuid, indexed)
+        self.context = KvmContext(self)
+        self._exit.context = self.context
+        self._direct_root = self.pages.make_direct_root()
+        self._list = pool.take(LIST_PAGES)
+        self.shadowed = False
+        self.shadowed = self._find_shadow(pool)
+
+    def _set_up(self, cpuid: dict[tuple[int, int], Leaf], indexed: frozenset[int]) -> None:
+        processor = self.processor
+        saves = bool(cpuid[1, 0][2] & XSAVE)
+        sregs = processor.get_sregs()
+        for at in (kvm.DS_AT, kvm.ES_AT, kvm.FS_AT, kvm.GS_AT):
+            sregs[at : at + 24] = NULL
+        sregs[kvm.CS_AT : kvm.CS_AT + 24] = KERNEL_CODE
+        sregs[kvm.SS_AT : kvm.SS_AT + 24] = KERNEL_STACK
+        sregs[kvm.TR_AT : kvm.TR_AT + 24] = TASK
+        sregs[kvm.LDT_AT : kvm.LDT_AT + 24] = NO_LDT
+        kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.GDT_AT, pages.GDT, pages.GDT_PAGES * PAGE - 1)
+        kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.IDT_AT, pages.IDT, 16 * (pages.INT80 + 1) - 1)
+        struct.pack_into("<QQQQQQ", sregs, kvm.CONTROL_AT, CR0, 0, 0, CR4 | (CR4_OSXSAVE if saves else 0), 0, EFER)
+        try:
+            processor.set_cpuid(cpuid, indexed)
+            processor.set_sregs(sregs)
+            processor.set_msrs(
+                {
+                    MSR_STAR: (pages.CODE3_32 & 0xFFFF) << 48 | pages.CODE0 << 32,
+                    MSR_LSTAR: pages.STUBS,
+                    MSR_SYSCALL_MASK: SYSCALL_MASK,
+                }
+            )
+        except OSError as error:
+            raise HostLacks("starting a virtual processor", f"KVM refuses long mode at ring 3: {error}") from error
+        try:
+            processor.set_msrs({MSR_CSTAR: pages.STUBS + pages.SYSCALL32_STUB * pages.STUB_SIZE})
+            self.has_syscall32 = True
+        except OSError:
+            self.has_syscall32 = False  # 32-bit programs use int 0x80
+        processor.sregs[:] = bytes(sregs)
+
+    def _find_shadow(self, pool: FramePool) -> bool:
+        """Whether the host remembers a page table entry that we have changed and flushed: then it shadows them.
+
+        A few instructions at ring 3 read a page, come out, and read it again after its entry leads elsewhere.
+        """
+        root, level3, level2, level1, code, one, other = (pool.take() for _ in range(7))
+        memory, inside = self.memory, pages.PRESENT | pages.WRITABLE | pages.USER
+        memory.frame(code)[:8] = bytes.fromhex("488b03 0f05 ebf9 f4")  # again: mov rax, [rbx];  syscall;  jmp again
+        memory.entries(one)[0], memory.entries(other)[0] = 1, 2
+        for slot, entry in self.pages.entries.items():
+            memory.entries(root)[slot] = entry
+        memory.entries(root)[0] = level3 << FRAME_SHIFT | inside
+        memory.entries(level3)[0] = level2 << FRAME_SHIFT | inside
+        memory.entries(level2)[0] = level1 << FRAME_SHIFT | inside
+        memory.entries(level1)[1] = code << FRAME_SHIFT | inside
+        memory.entries(level1)[2] = one << FRAME_SHIFT | inside
+        self.context.start(root << FRAME_SHIFT, PAGE, 0)
+        self.context.regs[RBX] = 2 * PAGE
+        seen = []
+        for _ in range(2):
+            if self.run().reason is not Reason.HYPERCALL:
+                raise HostLacks("starting a virtual processor", "KVM does not run ring 3 as this technique needs it")
+            seen.append(self.context.regs[RAX])
+            memory.entries(level1)[2] = other << FRAME_SHIFT | inside
+            self.context.flush()
+        if seen[0] != 1:
+            raise MachineBroken("trying the virtual processor", f"memory reads as {seen[0]:#x}")
+        return seen[1] != 2
+
+    def run(self) -> Exit:
+        """See Vcpu. The exits are HYPERCALL and SYSCALL (by who was running), FAULT, EVENT and ENDED."""
+        context, processor = self.context, self.processor
+        if context.sleeping is not None:
+            return self._sleep(context.sleeping)
+        if self.flush_wanted:
+            if self.changed and self.shadowed:
+                self._store_again()
+            self.changed.clear()
+            self.flush_wanted = False
+            processor.sregs_words[kvm.CR4_WORD] ^= CR4_GLOBAL_PAGES  # KVM drops all translations
+        self._load_segments()
+        while True:
+            try:
+                fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
+            except InterruptedError:
+                signal.sigtimedwait({KICK}, 0)
+                self._wake_at = None
+                if self._must_go_on():
+                    continue
+                self._exit.reason, self._exit.number = Reason.EVENT, 0
+                self._take_selectors()
+                return self._exit
+            except OSError as error:
+                raise MachineBroken("running the guest", f"KVM_RUN: {error.strerror}") from error
+            reason = processor.exit_reason[0]
+            if reason == kvm.EXIT_IO:
+                return self._through_gate()
+            if reason != kvm.EXIT_INTR:
+                self._exit.reason, self._exit.number = Reason.ENDED, reason
+                return self._exit
+
+    def _load_segments(self) -> None:
+        """Code and stack segments of whoever is to run; all registers count."""
+        context, sregs = self.context, self.processor.sregs
+        if context.kernel:
+            sregs[kvm.CS_AT : kvm.CS_AT + 24] = KERNEL_CODE
+            sregs[kvm.SS_AT : kvm.SS_AT + 24] = KERNEL_STACK
+        else:
+            sregs[kvm.CS_AT : kvm.CS_AT + 24] = USER_CODE_32 if context.code_selector == USER_CODE32 else USER_CODE
+            sregs[kvm.SS_AT : kvm.SS_AT + 24] = USER_STACK
+        context.regs[RFLAGS] = context.regs[RFLAGS] & FLAGS_OF_RING3 | FIXED_FLAGS
+        self.processor.dirty[0] = kvm.SYNC_REGS | kvm.SYNC_SREGS
+
+    def _must_go_on(self) -> bool:
+        """Interrupted between two worlds: an exception is on its way, or a stub has not yet come out."""
+        processor = self.processor
+        injected, pending = processor.events[0], processor.events[3]  # of struct kvm_vcpu_events
+        return bool(injected or pending) or processor.regs[RIP] >> 39 == pages.BASE >> 39
+
+    def _take_selectors(self) -> None:
+        context, sregs = self.context, self.processor.sregs
+        if not context.kernel:
+            context.code_selector = struct.unpack_from("<H", sregs, kvm.CS_AT + 12)[0]
+            context.stack_selector = struct.unpack_from("<H", sregs, kvm.SS_AT + 12)[0]
+
+    def _through_gate(self) -> Exit:
+        """Some stub wrote to the port: which one, and what the guest's registers were before it."""
+        exit, context, regs = self._exit, self.context, self.context.regs
+        stub, beyond = divmod(regs[RIP] - pages.STUBS, pages.STUB_SIZE)
+        if not 0 <= stub <= pages.INT80_STUB or beyond > 2 or self.processor.io_port[0] != pages.PORT:
+            return self._foreign_port()
+        if stub in (pages.SYSCALL_STUB, pages.SYSCALL32_STUB):
+            exit.reason, exit.number = (Reason.HYPERCALL if context.kernel else Reason.SYSCALL), regs[RAX] & 0xFFFFFFFF
+            context.compatibility = stub == pages.SYSCALL32_STUB
+            context.code_selector = USER_CODE32 if context.compatibility else 0x33
+            context.stack_selector = 0x2B
+            regs[RIP], regs[RFLAGS] = regs[RCX], regs[R11]
+            return exit
+        vector = pages.INT80 if stub == pages.INT80_STUB else stub - pages.VECTOR_STUB
+        if vector < 0 or regs[RSP] - pages.STACK not in range(PAGE):
+            return self._foreign_port()
+        words = 5 + (vector in pages.ERROR_CODE_VECTORS)
+        frame = self.pages.trap_frame(regs[RSP], words)
+        context.error_code = frame[0] if words == 6 else 0
+        regs[RIP], context.code_selector, flags, regs[RSP], context.stack_selector = frame[-5:]
+        regs[RFLAGS] = flags & ~0x10000  # RF is set for the return to a faulting instruction
+        context.code_selector &= 0xFFFF
+        exit.reason, exit.number = Reason.FAULT, vector
+        if vector == 6:
+            self._recognise_interrupt()
+        return exit
+
+    def _foreign_port(self) -> Exit:
+        """The guest itself used our port, from code of its own: to it, there is no such port."""
+        exit, context, regs = self._exit, self.context, self.context.regs
+        self._take_selectors()
+        back = 2 if self._bytes_at(regs[RIP] - 2, 2) in (bytes((0xE6, pages.PORT)), bytes((0xE4, pages.PORT))) else 1
+        if self._bytes_at(regs[RIP], 1) not in (b"\xe4", b"\xe5", b"\xe6", b"\xe7", b"\xec", b"\xed", b"\xee", b"\xef"):
+            regs[RIP] -= back
+        context.error_code = 0
+        exit.reason, exit.number = Reason.FAULT, 13
+        return exit
+
+    def _recognise_interrupt(self) -> None:
+        """Software KVM reports `int n` as an undefined instruction; it is the interrupt that the guest asked for."""
+        code = self._bytes_at(self.context.regs[RIP], 2)
+        if code[:1] == b"\xcd" and len(code) == 2:
+            if code[1] == pages.INT80:
+                self._exit.number = pages.INT80
+                self.context.regs[RIP] += 2
+            else:
+                self._exit.number, self.context.error_code = 13, code[1] << 3 | 2  # as from a gate that is not there
+
+    def _bytes_at(self, address: int, size: int) -> bytes:
+        try:
+            return self.context.read(address, size)
+        except OSError:
+            return b""
+
+    def _store_again(self) -> None:
+        """Have the guest machine itself store the changed entries once more, so that the shadow learns of them."""
+        processor, memory = self.processor, self.memory
+        regs, sregs = bytes(processor.regs_bytes), bytes(processor.sregs)
+        addresses = list(dict.fromkeys(self.changed))
+        words, first = memory.words, self._list << 9
+        for start in range(0, len(addresses), LIST_ENTRIES):
+            piece = addresses[start : start + LIST_ENTRIES]
+            for at, address in enumerate(piece):
+                words[first + 2 * at] = pages.DIRECT + address
+                words[first + 2 * at + 1] = words[address >> 3]
+            processor.regs[RIP] = pages.STUBS + pages.WRITER_STUB * pages.STUB_SIZE
+            processor.regs[RFLAGS], processor.regs[RCX] = FIXED_FLAGS, len(piece)
+            processor.regs[RSI] = pages.DIRECT + (self._list << FRAME_SHIFT)
+            processor.sregs_words[kvm.CR3_WORD] = self._direct_root
+            processor.sregs[kvm.CS_AT : kvm.CS_AT + 24] = KERNEL_CODE
+            processor.sregs[kvm.SS_AT : kvm.SS_AT + 24] = KERNEL_STACK
+            processor.dirty[0] = kvm.SYNC_REGS | kvm.SYNC_SREGS
+            self._run_writer()
+        processor.regs_bytes[:], processor.sregs[:] = regs, sregs
+
+    def _run_writer(self) -> None:
+        processor, kicked = self.processor, False
+        while True:
+            try:
+                fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
+            except InterruptedError:
+                signal.sigtimedwait({KICK}, 0)
+                kicked = True
+                continue
+            break
+        if processor.exit_reason[0] != kvm.EXIT_IO or not 0 <= processor.regs[RIP] - pages.WRITER_END <= 2:
+            raise MachineBroken("storing page table entries", f"KVM exit {processor.exit_reason[0]}")
+        if kicked:
+            self.kick()
+
+    def _sleep(self, sleeping: tuple[list[int], int | None]) -> Exit:
+        descriptors, until = sleeping
+        left = None if until is None else max(0.0, (until - time.monotonic_ns()) / 1e9)
+        select.select(descriptors, [], [], left)
+        self.context.sleeping = None
+        self._exit.reason, self._exit.number = Reason.EVENT, 0
+        return self._exit
+
+    def wake_at(self, monotonic_ns: int) -> None:
+        """See KvmContext."""
+        if self._wake_at is None or monotonic_ns < self._wake_at:
+            self._wake_at = monotonic_ns
+            self._timer.set(monotonic_ns - time.monotonic_ns())
+
+    def kick(self) -> None:
+        """See KvmContext."""
+        signal.pthread_kill(self._ident, KICK)
+
+    def close(self) -> None:
+        """See Vcpu."""
+        if self._vm.fd < 0:
+            return
+        self._timer.close()
+        while signal.sigtimedwait({KICK}, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masked)
+        self.context.__dict__.clear()
+        self.processor.close()
+        self._vm.close()
+
+
+def usable() -> str:
+    """Why this host's KVM cannot be used, "" when it can be opened."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return "no /dev/kvm"
+    except OSError as error:
+        return f"/dev/kvm: {error.strerror}"
+    return ""
