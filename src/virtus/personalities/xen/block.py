@@ -156,7 +156,7 @@ class BlockBackEnd:
                 if operation not in (READ, WRITE) or not 0 < count <= MOST_INDIRECT:
                     raise BadRequest(f"an indirect request {operation} of {count} segments")
                 self._transfer(operation, sector, self._indirect_segments(pages, count))
-                return identity, INDIRECT, OKAY
+                return identity, operation, OKAY  # the one that was done indirectly
             if operation in (READ, WRITE, BARRIER, FLUSH):
                 if count > MOST_SEGMENTS:
                     raise BadRequest(f"{count} segments")
