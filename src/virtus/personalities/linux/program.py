@@ -302,10 +302,9 @@ def build_stack(
         (0, 0),
     ]
     words = [count, *places[:count], 0, *places[count : count + len(environment)], 0]
-    for key, value in rows:
-        words += [key, value]
-    pointer = (start - 8 * len(words)) & -16
-    block = struct.pack(f"<{len(words)}Q", *words)
+    task.process.auxiliary = b"".join(struct.pack("<QQ", key, value) for key, value in rows)
+    block = struct.pack(f"<{len(words)}Q", *words) + task.process.auxiliary
+    pointer = (start - len(block)) & -16
     task.write(pointer, block + bytes(start - pointer - len(block)) + strings)
     memory.arg_start = places[0]
     memory.arg_end = memory.env_start = places[count]

@@ -128,6 +128,7 @@ class Process:
         self.executable: str = parent.executable if parent else ""
         self.arguments: list[bytes] = list(parent.arguments) if parent else []
         self.environment: list[bytes] = []
+        self.auxiliary: bytes = parent.auxiliary if parent else b""  # the auxiliary vector, as its program found it
         self.start_ns = 0
         self.user_us = self.system_us = 0  # of ended threads
         self.children_user_us = self.children_system_us = 0  # of waited-for children

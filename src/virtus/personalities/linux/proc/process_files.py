@@ -464,7 +464,7 @@ def _mount_information(process: "Process", task: "Task | None") -> bytes:
 
 
 ENTRIES: Final[dict[str, Callable[..., Node]]] = {
-    "auxv": _reader(lambda process, task: getattr(process, "auxiliary", b""), 0o400),
+    "auxv": _reader(lambda process, task: process.auxiliary, 0o400),
     "cgroup": _fixed(b"0::/\n"),
     "cmdline": _reader(command_line),
     "comm": _comm,
