@@ -14,7 +14,8 @@ from virtus.vcpus.translator import layout
 
 STATE_WORDS: Final = 128
 """What is used of a state page, in words."""
-_ALIGNMENT: Final = 16
+_ALIGNMENT: Final = 64
+"""What the constants beside optimised code may need: a whole vector register of the host."""
 _COUNTERS_A_PAGE: Final = layout.PAGE // 4
 _RESTED: Final = 1 << 30
 """What a counter gets when its block is not to be heard of again for long."""
