@@ -14,7 +14,7 @@ from virtus.personalities.xen.abi import MASK64, DomainCrash
 from virtus.personalities.xen.cpu import RUNNING
 from virtus.personalities.xen.domain import Domain
 from virtus.personalities.xen.page_tables import FIRST_OURS, LAST_OURS
-from virtus.personalities.xen.table import NAMES, NUMBERS, dispatch
+from virtus.personalities.xen.table import NAMES, NUMBERS, TABLE, dispatch
 
 RAX, RDX, RSI, RDI, R8, R9, R10, RIP = 0, 3, 4, 5, 8, 9, 10, 16
 IRET: Final = NUMBERS["iret"]
@@ -37,8 +37,14 @@ class Hypervisor:
         return not self._domain.ended
 
     def name_of(self, exit: Exit) -> str:
-        """See Personality."""
-        return NAMES.get(exit.number, "unknown") if exit.reason is Reason.HYPERCALL else "system call of a program"
+        """See Personality: a hypercall, with its operation where it has one."""
+        if exit.reason is not Reason.HYPERCALL:
+            return "system call of a program"
+        entry = TABLE.get(exit.number)
+        if entry is None:
+            return NAMES.get(exit.number, "unknown hypercall")
+        operation = entry.operations.get(self._regs[RDI]) if entry.operations else None
+        return f"{entry.name} {operation.name}" if operation is not None else entry.name
 
     def handle(self, exit: Exit) -> None:
         """See Personality."""

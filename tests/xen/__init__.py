@@ -1,0 +1,1 @@
+"""The personality `xen` and the technique `paravirt`."""
