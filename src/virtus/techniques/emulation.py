@@ -89,7 +89,7 @@ class Emulation:
 
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
-            tiers = vcpu.optimiser = Tiers(vcpu, background, kept)
+            tiers = vcpu.optimiser = Tiers(vcpu, background, kept, kernel.meter.note)
             kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: _take(tiers))
             return lambda: {**vcpu.figures(), **tiers.figures()}
 

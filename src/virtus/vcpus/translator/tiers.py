@@ -9,6 +9,7 @@ there from the beginning the next time.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from virtus.host import process_memory
@@ -53,10 +54,17 @@ class Store(Protocol):
 class Tiers:
     """See the module, and `vcpu.Optimiser`."""
 
-    def __init__(self, vcpu: "TranslatorVcpu", background: Background, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        vcpu: "TranslatorVcpu",
+        background: Background,
+        store: Store | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self._vcpu = vcpu
         self._background = background
         self._store = store
+        self._note = note  # called with what a user should know
         self._waiting: dict[int, tuple[AddressSpace, int, Translation | None]] = {}
         self._asked: dict[tuple[int, bool, int], int] = {}
         self._units: dict[tuple[int, bool], list[Translation]] = {}
@@ -121,7 +129,9 @@ class Tiers:
         for result in results:
             space, _, quick = self._waiting.pop(result.number)
             if result.optimised is None:
-                self.failed += bool(result.error)
+                if result.error:
+                    self.failed += 1
+                    self._note(f"some code stays as it was translated first: {result.error}")
                 continue
             self.made += 1
             unit = self._place(result.optimised)

@@ -98,10 +98,12 @@ def host() -> str:
 def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
     """The optimised code of a request, and of how many guest instructions it was made."""
     fetch = _fetcher(request.code, isa.longest)
-    shapes = _shapes(isa, fetch, request)
-    internal = frozenset(shapes)
-    main = shapes[request.entry]
+    main = explore(isa, fetch, request.entry, dict(request.jumps), MOST_INSTRUCTIONS)
+    if not main.instructions:
+        raise ValueError(f"there is no code at {request.entry:#x}")
     entries = (request.entry, *sorted(main.heads - {request.entry})[:MOST_ENTRIES])
+    shapes = {request.entry: main, **_called(isa, fetch, main, entries)}
+    internal = frozenset({*shapes, *entries})
     text = "".join(
         unit_text(isa, shape, internal, entries=entries if shape is main else (), precise=request.precise)
         for shape in shapes.values()
@@ -118,16 +120,14 @@ def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
     return made, sum(len(shape.instructions) for shape in shapes.values())
 
 
-def _shapes(isa: InstructionSet, fetch: Any, request: Request) -> dict[int, Shape]:
-    """The unit asked for, and small functions that it calls."""
-    shapes = {request.entry: explore(isa, fetch, request.entry, dict(request.jumps), MOST_INSTRUCTIONS)}
-    if not shapes[request.entry].instructions:
-        raise ValueError(f"there is no code at {request.entry:#x}")
-    todo = sorted(shapes[request.entry].calls)
+def _called(isa: InstructionSet, fetch: Any, main: Shape, entries: tuple[int, ...]) -> dict[int, Shape]:
+    """Small functions that a unit calls, and those that they call, besides what has an entry already."""
+    shapes: dict[int, Shape] = {}
+    todo = sorted(main.calls)
     together = 0
     while todo:
         pc = todo.pop(0)
-        if pc in shapes:
+        if pc in shapes or pc in entries:
             continue
         shape = explore(isa, fetch, pc, {}, MOST_INSIDE + 1)
         size = len(shape.instructions)
