@@ -35,6 +35,7 @@ class AddressSpace:
         self.memory = PageMemory(ident, self.executable)
         self.seen: PageMemory | WatchedMemory = self.memory  # as threads access it
         self.breakpoints: frozenset[int] = frozenset()
+        self.programs = 0  # how often it has been emptied for a new one
 
     def copy(self, isa: InstructionSet, ident: int) -> "AddressSpace":
         """What a fork of the address space begins with; nobody debugs it."""
@@ -76,6 +77,8 @@ class Debugging:
     """That instruction has been executed; it came out for another reason first."""
     held: bool = False
     """Not to run, whoever resumes it."""
+    free: bool = False
+    """It runs over breakpoints."""
     halt: Halt | None = field(default=None)
     """Why it came out last, when that was for the debugger."""
 
@@ -139,6 +142,7 @@ class InterpretedContext(ForeignContext):
         self.host.inject(_MUNMAP, 0, layout.GUEST_END)
         self.space.executable.remove(0, layout.GUEST_END)
         self.space.code.forget()
+        self.space.programs += 1
         for register in range(64):
             self.regs[register] = 0
         self.regs[layout.MXCSR], self.regs[layout.ROUNDING] = float_state.INITIAL, 0

@@ -85,6 +85,7 @@ class InterpreterVcpu:
         self.isa = isa
         self.observer = observer
         self.executed = 0
+        self.last: InterpretedContext | None = None  # whose turn it was
         self.contexts: dict[int, InterpretedContext] = {}
         self._convention = convention
         self._host = PtraceVcpu()
@@ -227,8 +228,9 @@ class InterpreterVcpu:
         debugging, space = context.debugging, context.space
         if debugging.stepped:
             return self._halt(context, Halt(context.regs[layout.PC], step=True))
-        if not debugging.step and context.regs[layout.PC] in space.breakpoints:
+        if context.regs[layout.PC] in space.breakpoints and not (debugging.step or debugging.free):
             return self._halt(context, Halt(context.regs[layout.PC]))
+        self.last = context
         memory = context.evaluator.memory
         space.memory.ident = context.ident
         before = context.evaluator.executed
