@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from virtus.errors import MachineBroken
-from virtus.vcpus.translator import layout, region
+from virtus.vcpus.translator import layout
 from virtus.vcpus.translator.region import Region
 
 
@@ -38,7 +38,7 @@ def test_a_state_that_is_given_back_is_empty_when_it_is_taken_again(memory: Regi
 
 
 def test_states_come_to_an_end(memory: Region, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(region.layout, "MOST_THREADS", 1)
+    monkeypatch.setattr(layout, "MOST_THREADS", 1)
     memory.take_state()
     with pytest.raises(MachineBroken, match="threads are there already"):
         memory.take_state()
