@@ -77,7 +77,7 @@ def write_words(pid: int, words: Sequence[tuple[int, int]]) -> None:
         part = words[start : start + MOST_PIECES]
         count = len(part)
         values = (ctypes.c_uint64 * count)(*(value for _, value in part))
-        remote = (_Iovec * count)(*((address, 8) for address, _ in part))
+        remote = (_Iovec * count)(*(_Iovec(address, 8) for address, _ in part))
         local = _Iovec(ctypes.addressof(values), 8 * count)
         if _writev(pid, ctypes.addressof(local), 1, ctypes.addressof(remote), count, 0) != 8 * count:
             raise OSError(errno.EFAULT, "")
