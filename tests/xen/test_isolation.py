@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.xen.mini_guest import BASE, MIB, Faulted, MiniGuest, machine
+from tests.xen.stopped import StoppedContext
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.memory.x86_paging import FRAME_MASK, LARGE, PRESENT, USER, WRITABLE
 from virtus.personalities.xen.abi import DOMID_SELF
@@ -203,27 +204,6 @@ def two(ring3: None) -> Iterator[tuple[MiniGuest, Domain]]:
         beside = Domain(xen, 2, own + (8 * MIB >> FRAME_SHIFT), 8 * MIB >> FRAME_SHIFT, StoppedContext())
         xen.domains[2] = beside
         yield guest, beside
-
-
-class StoppedContext:
-    """The processor of a domain that does not run."""
-
-    def __init__(self) -> None:
-        self.kernel, self.flush_pending = True, False
-        self.kernel_root = self.user_root = 0
-        self.regs = memoryview(bytearray(18 * 8)).cast("Q")
-
-    def entry_changed(self, address: int, old: int, new: int) -> None:
-        pass
-
-    def page_overwritten(self, frame: int) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def load_root(self) -> None:
-        pass
 
 
 @pytest.mark.usefixtures("ring3")

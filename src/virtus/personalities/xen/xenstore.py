@@ -105,7 +105,7 @@ class Store:
     """The tree. `transaction` 0 is none: a change counts at once."""
 
     def __init__(self) -> None:
-        self._nodes: dict[Path, Node] = {b"/": Node(b"", Permissions(DOMID_CONTROL, "r"))}
+        self._nodes: dict[Path, Node] = {b"/": Node(b"", Permissions(DOMID_CONTROL, "n"))}
         self._children: dict[Path, set[bytes]] = {b"/": set()}
         self.watches: list[Watch] = []
         self._transactions: dict[int, Transaction] = {}
@@ -159,6 +159,8 @@ class Store:
     def _names(self, path: Path, view: Transaction | None) -> set[bytes]:
         names = set(self._children.get(path, ()))
         if view is not None:
+            node = self._nodes.get(path)
+            view.seen.setdefault(path, ABSENT if node is None else node.generation)
             for changed, node in view.changes.items():
                 if parent(changed) == path and changed != b"/":
                     name = changed.rpartition(b"/")[2]
