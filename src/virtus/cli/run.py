@@ -2,16 +2,23 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from virtus.errors import UsageError
+from virtus.guests.identify import Kind
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
+from virtus.techniques import choose
 
-EXTRAS = {"emulation": ("translate",)}
+EXTRAS = {
+    "emulation": (
+        "translate", "cards", "printer", "punch", "keyboard", "tapes", "switches", "characters", "interpret", "trace",
+    )
+}  # fmt: skip
 """What techniques take besides a box (GuestSpec.extra)."""
 
 
@@ -46,15 +53,37 @@ Examples:
 @click.option("--meter", is_flag=True, help="Show what the run cost, on standard error.")
 @click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
 @click.option("--translate-only", is_flag=True, help="Of a program for another processor: translate it, for later.")
+@click.option("--memory", default="256M", metavar="SIZE", help="Of a kernel: its memory; default: 256M.")
+@click.option("--cpus", default=1, type=click.IntRange(1), metavar="N", help="Of a kernel: its processors.")
+@click.option("--initrd", type=Path, metavar="FILE", help="Of a kernel: its initial RAM disk.")
+@click.option("--append", default="", metavar="WORDS", help="Of a kernel: its command line.")
+@click.option("--disk", "disks", multiple=True, metavar="FILE[,ro][,snapshot]", help="Of a kernel: a disk image.")
 @click.argument("guest")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(technique: str | None, meter: bool, meter_json: Path | None, translate_only: bool, **box: Any) -> int:
+def command(
+    technique: str | None,
+    meter: bool,
+    meter_json: Path | None,
+    translate_only: bool,
+    memory: str,
+    cpus: int,
+    initrd: Path | None,
+    append: str,
+    disks: tuple[str, ...],
+    **box: Any,
+) -> int:
     """Run GUEST, a program file or a command's name, and exit as it does.
 
     The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
     """
     spec = make_spec(**box, extra={"translate": "only"} if translate_only else {})
-    report = run_spec(spec, technique, metered=meter or meter_json is not None)
+    kind = choose.guest_of(spec).kind
+    if kind is Kind.KERNEL:
+        report = boot(spec, technique, memory, cpus, initrd, append, disks)
+    else:
+        if kind is Kind.DECK:
+            spec = replace(spec, argv=spec.argv[:1], extra={**spec.extra, **deck_options(box["arguments"])})
+        report = run_spec(spec, technique, metered=meter or meter_json is not None)
     if meter_json is not None:
         try:
             meter_json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
@@ -67,9 +96,45 @@ def command(technique: str | None, meter: bool, meter_json: Path | None, transla
     return report.status
 
 
+def deck_options(arguments: tuple[str, ...]) -> dict[str, str]:
+    """What follows an IBM 7070 program: words for its machine, not for itself."""
+    from virtus.cli import deck
+
+    return deck.extra(arguments)
+
+
+def boot(
+    spec: GuestSpec,
+    technique: str | None,
+    memory: str,
+    cpus: int,
+    initrd: Path | None,
+    append: str,
+    disks: tuple[str, ...],
+) -> Report:
+    """A machine of its own for a kernel."""
+    from virtus.machine.machine_spec import MachineSpec, parse_disk, parse_memory
+    from virtus.techniques import registry
+
+    name = technique or "paravirt"
+    boots: Any = getattr(registry.get(name), "boot", None)
+    if boots is None:
+        raise UsageError(f"booting {spec.argv[0]}", f"{name} runs programs, no kernels", "leave --with away")
+    machine = MachineSpec(
+        kernel=Path(spec.argv[0]),
+        initrd=initrd,
+        append=" ".join([append, *spec.argv[1:]]).strip(),
+        memory=parse_memory(memory),
+        cpus=cpus,
+        disks=[parse_disk(word) for word in disks],
+    )
+    report: Report = boots(machine)
+    return report
+
+
 def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -> Report:
     """Identify the guest, choose its technique unless one is given, and run it to its end."""
-    from virtus.techniques import choose, registry
+    from virtus.techniques import registry
 
     guest = choose.guest_of(spec)
     name = technique or choose.technique_for(guest)

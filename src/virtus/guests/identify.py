@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
+from virtus.guests.ibm7070_deck import is_deck
 
 HEAD_BYTES: Final = 4096
 ELF_MACHINES: Final = {
@@ -20,6 +21,7 @@ PE_MACHINES: Final = {0x14C: "i386", 0x8664: "x86-64", 0xAA64: "AArch64", 0x1C4:
 """IMAGE_FILE_HEADER.Machine (Microsoft PE format)."""
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where commands are looked for when the guest's environment has no PATH."""
+DECK_SUFFIX: Final = ".7070"
 BOOT_MAGIC: Final = b"HdrS"  # at 0x202 of a bzImage (Documentation/arch/x86/boot.rst)
 BOOT_MAGIC_AT: Final = 0x202
 
@@ -31,6 +33,7 @@ class Kind(Enum):
     SCRIPT = "script"
     PE = "Windows program"
     KERNEL = "kernel image"
+    DECK = "IBM 7070 program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def classify(path: Path, head: bytes, size: int) -> Guest:
         return Guest(path, Kind.KERNEL)
     if head.startswith(b"MZ"):
         return _pe(path, head)
+    if path.suffix == DECK_SUFFIX or is_deck(head.split(b"\n", 1)[0].decode("utf-8", "replace")):
+        return Guest(path, Kind.DECK, machine="IBM 7070")
     if b"\0" not in head:
         raise GuestNotRunnable(doing, "a text file without #!", f"put #!/bin/sh on its first line, or run sh {path}")
     raise GuestNotRunnable(doing, "no kind of program that virtus knows (ELF, script, PE, kernel image)")

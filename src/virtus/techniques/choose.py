@@ -26,12 +26,15 @@ def technique_for(guest: Guest) -> str:
         return "seccomp"
     if guest.kind is Kind.ELF and (guest.machine, guest.bits) in EMULATED:
         return "emulation"
+    if guest.kind is Kind.DECK:
+        return "emulation"
+    if guest.kind is Kind.KERNEL:
+        return "paravirt"
     doing = f"running {guest.path}"
     what = {
         Kind.ELF: f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else ""),
         Kind.PE: f"a Windows program for {guest.machine}",
-        Kind.KERNEL: "an operating-system kernel",
     }[guest.kind]
-    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper", Kind.KERNEL: "hvm"}[guest.kind]
+    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper"}[guest.kind]
     remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
     raise GuestNotRunnable(doing, what, remedy)

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from virtus.guests.identify import Kind
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux.kernel import Kernel
 from virtus.personalities.linux.proc.process_files import guest_mappings
-from virtus.techniques import user_mode_kernel
+from virtus.techniques import choose, user_mode_kernel
 from virtus.techniques.base import Availability
 from virtus.vcpus.ptrace import PtraceVcpu
 
@@ -66,6 +67,10 @@ class Emulation:
 
     def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
         """See Technique."""
+        if choose.guest_of(spec).kind is Kind.DECK:
+            from virtus.techniques import ibm7070
+
+            return ibm7070.run_deck(ibm7070.deck_of(spec))
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
         from virtus.vcpus.translator.cache import Cache, directory

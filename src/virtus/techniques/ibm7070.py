@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from virtus.devices.card_punch import CardPunch
 from virtus.devices.card_reader import CardReader
@@ -23,6 +23,7 @@ from virtus.isa.ibm7070.decode import decode_word, show_instruction
 from virtus.isa.ibm7070.machine import constants
 from virtus.machine.loop import run
 from virtus.machine.meter import Meter, Report
+from virtus.machine.spec import GuestSpec
 from virtus.personalities.ibm7070.personality import SWITCHES, Equipment, Ibm7070Machine
 from virtus.vcpus.resident import ResidentVcpu
 from virtus.vcpus.resident_memory import Arrangement
@@ -67,6 +68,40 @@ class DeckSpec:
     characters: Characters = "commercial"
     interpret: bool = False
     trace: bool = False
+
+
+OPTIONS: Final = ("cards", "printer", "punch", "keyboard", "tapes", "switches", "characters", "interpret", "trace")
+"""What `GuestSpec.extra` may say for a deck."""
+
+
+def deck_of(spec: GuestSpec) -> DeckSpec:
+    """A guest and its options, as words, for this machine: `tapes` are UNIT=FILE[:ro] and `switches` numbers, parted by
+    commas. Raises UsageError.
+    """
+    words = {name: value for name, value in spec.extra.items() if value}
+    tapes: dict[int, str] = {}
+    protected: set[int] = set()
+    for word in words.pop("tapes", "").split(","):
+        number, equals, path = word.partition("=")
+        if word and not (equals and number.isascii() and number.isdigit() and path):
+            raise UsageError("mounting tapes", f"{word!r} is not of the form UNIT=FILE[:ro]")
+        if word:
+            tapes[int(number)] = path.removesuffix(":ro")
+            protected |= {int(number)} if path.endswith(":ro") else set()
+    switches = words.pop("switches", "")
+    if not all(digit.isascii() and digit.isdigit() for digit in switches.split(",") if digit):
+        raise UsageError("setting alteration switches", f"{switches!r} are no numbers", "they are 1 to 4")
+    characters: Any = words.pop("characters", "commercial")
+    return DeckSpec(
+        path=spec.argv[0],
+        tapes=tapes,
+        read_only_tapes=frozenset(protected),
+        switches=frozenset(int(digit) for digit in switches.split(",") if digit),
+        characters=characters,
+        interpret="interpret" in words,
+        trace="trace" in words,
+        **{name: words[name] for name in ("cards", "printer", "punch", "keyboard") if name in words},
+    )
 
 
 def is_program(head: bytes) -> bool:
