@@ -91,7 +91,7 @@ def test_a_machine_is_made_only_for_a_guest_that_is_there() -> None:
     with pytest.raises(GuestNotFound):
         Machine(virtus.GuestSpec(["/no/such/guest"]))
     with pytest.raises(UsageError, match="not built yet"):
-        Machine(virtus.GuestSpec(["true"]), "paravirt")
+        Machine(virtus.GuestSpec(["true"]), "hvm")
 
 
 def test_a_machine_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:

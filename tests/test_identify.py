@@ -111,11 +111,13 @@ def test_commands_are_found_in_the_guests_own_root(tmp_path: Path) -> None:
 def test_the_technique_that_fits() -> None:
     assert technique_for(identify(Path(sys.executable).resolve())) == "seccomp"
     assert technique_for(classify(HERE, elf(243), 100)) == "emulation"
+    assert technique_for(classify(HERE, kernel(), len(kernel()))) == "paravirt"
+    deck = b"      ORIGIN CNTRL 325\n"
+    assert technique_for(classify(Path("payroll.7070"), deck, len(deck))) == "emulation"
     for head, needed in (
         (elf(183), "AArch64"),
         (elf(243, bits=1), "32-bit"),
         (pe(0x8664), "api-wrapper"),
-        (kernel(), "hvm"),
     ):
         with pytest.raises(GuestNotRunnable, match=needed):
             technique_for(classify(HERE, head, len(head)))

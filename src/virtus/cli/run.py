@@ -9,10 +9,8 @@ from typing import Any
 import click
 
 from virtus.errors import UsageError
-from virtus.guests.identify import Kind
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
-from virtus.techniques import choose
 
 EXTRAS = {
     "emulation": (
@@ -77,11 +75,13 @@ def command(
     The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
     """
     spec = make_spec(**box, extra={"translate": "only"} if translate_only else {})
-    kind = choose.guest_of(spec).kind
-    if kind is Kind.KERNEL:
+    from virtus.techniques import choose
+
+    guest = choose.guest_of(spec)
+    if choose.is_kernel(guest):
         report = boot(spec, technique, memory, cpus, initrd, append, disks)
     else:
-        if kind is Kind.DECK:
+        if choose.is_deck(guest):
             spec = replace(spec, argv=spec.argv[:1], extra={**spec.extra, **deck_options(box["arguments"])})
         report = run_spec(spec, technique, metered=meter or meter_json is not None)
     if meter_json is not None:
@@ -134,7 +134,7 @@ def boot(
 
 def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -> Report:
     """Identify the guest, choose its technique unless one is given, and run it to its end."""
-    from virtus.techniques import registry
+    from virtus.techniques import choose, registry
 
     guest = choose.guest_of(spec)
     name = technique or choose.technique_for(guest)

@@ -20,6 +20,16 @@ def guest_of(spec: GuestSpec) -> Guest:
     return identify(find(spec.argv[0], environment.get("PATH", DEFAULT_PATH), spec.root, cwd))
 
 
+def is_kernel(guest: Guest) -> bool:
+    """Whether it is an operating-system kernel, to be booted on a machine of its own."""
+    return guest.kind is Kind.KERNEL
+
+
+def is_deck(guest: Guest) -> bool:
+    """Whether it is a program for an IBM 7070."""
+    return guest.kind is Kind.DECK
+
+
 def technique_for(guest: Guest) -> str:
     """The technique's name; raises GuestNotRunnable, naming what the guest would need."""
     if guest.is_native:
