@@ -15,7 +15,7 @@ from typing import Any, Final
 from virtus.machine.debug import target_xml
 from virtus.machine.debug.debuggee import Action, Debuggee, Resume, Stop
 from virtus.machine.debug.files import Files
-from virtus.machine.debug.gdb_signals import from_gdb, to_gdb
+from virtus.machine.debug.gdb_signals import FROM_GDB, from_gdb, to_gdb
 from virtus.machine.debug.packets import MOST_BYTES, binary, number
 from virtus.machine.debug.target_xml import REGISTERS, Register
 
@@ -27,7 +27,7 @@ WATCH_KINDS: Final = {2: "watch", 3: "rwatch", 4: "awatch"}
 MEMORY_ERROR, BAD_REQUEST, NO_SUCH = b"E%02x" % errno.EFAULT, b"E%02x" % errno.EINVAL, b"E%02x" % errno.ESRCH
 OK: Final = b"OK"
 FEATURES: Final = (
-    b"PacketSize=%x;QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;exec-events+;qXfer:features:read+;"
+    b"PacketSize=%x;QStartNoAckMode+;QPassSignals+;vContSupported+;swbreak+;hwbreak+;exec-events+;qXfer:features:read+;"
     b"qXfer:auxv:read+;qXfer:exec-file:read+;qXfer:siginfo:read+" % MOST_BYTES
 )
 MONITOR_HELP: Final = "help: this list\nfigures: what the guest did so far\n"
@@ -79,6 +79,7 @@ class Commands:
             b"qSupported": lambda rest: FEATURES,
             b"QStartNoAckMode": self._start_no_acknowledgements,
             b"QNonStop": lambda rest: OK if rest == b"0" else BAD_REQUEST,
+            b"QPassSignals": self._pass_signals,
             b"qXfer": self._transfer,
             b"qfThreadInfo": lambda rest: b"m" + b",".join(b"%x" % thread for thread in self._debuggee.threads()),
             b"qsThreadInfo": lambda rest: b"l",
@@ -254,6 +255,11 @@ class Commands:
             else:
                 threads.setdefault(self._number(who), action)
         return Resume(threads, others)
+
+    def _pass_signals(self, rest: bytes) -> bytes:
+        known = (FROM_GDB.get(number(word)) for word in rest.split(b";") if word)
+        self._debuggee.pass_signals(frozenset(signal for signal in known if signal))
+        return OK
 
     # Questions
 

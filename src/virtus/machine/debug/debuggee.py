@@ -1,6 +1,6 @@
 """What a debugger sees: the threads of one process, their registers and memory, and why they have stopped."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -72,6 +72,10 @@ class Debuggee(Protocol):
         """Stop after these accesses: GDB's kind (`watch`, `rwatch`, `awatch`), address, size."""
         ...
 
+    def pass_signals(self, numbers: frozenset[int]) -> None:
+        """These signals reach the program without a stop."""
+        ...
+
     def executable(self) -> str:
         """The program's path in the guest's root."""
         ...
@@ -109,7 +113,15 @@ class System(Protocol):
         ...
 
     def signal(self, thread: int, number: int) -> None:
-        """Send a thread a signal."""
+        """Send a thread a signal, which is not reported."""
+        ...
+
+    def report_signals(self, report: Callable[[int, int], None] | None) -> None:
+        """From now on have threads wait when they take a signal, and call `report` with thread and number."""
+        ...
+
+    def decide(self, thread: int, number: int) -> None:
+        """Let a thread go on whose signal was reported, with this one in its place; 0 for none."""
         ...
 
     def kill(self) -> None:

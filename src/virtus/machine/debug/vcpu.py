@@ -45,11 +45,14 @@ class DebuggedVcpu:
         self._stopped: Stop | None = Stop(0, signal.SIGTRAP)
         self._resume = ALL
         self._signals: dict[int, int] = {}  # by context: a signal it came out with, which GDB has to decide on
+        self._reported: dict[int, int] = {}  # by thread: a signal it is about to take, likewise
+        self._passed: frozenset[int] = frozenset()
         self._deliver: list[tuple[InterpretedContext, int]] = []  # what it has decided
         self._space: AddressSpace | None = None
         self._program = -1
         self._system: System | None = None
         self._killed = False
+        self._decided = False  # on a reported signal: the personality may have come to its end by that
 
     def attach(self, system: System) -> None:
         """This is the process to debug."""
@@ -90,7 +93,9 @@ class DebuggedVcpu:
         """See Vcpu."""
         self._follow_program()
         while True:
-            if self._killed:
+            self._look_at_reported()
+            if self._killed or self._decided:
+                self._decided = False
                 return self._event()
             if self._stopped is None and self._deliver:
                 return self._delivery()
@@ -170,6 +175,24 @@ class DebuggedVcpu:
             path = self.system.executable().encode(errors="surrogateescape").hex()
             self._stop(Stop(next(iter(contexts)), signal.SIGTRAP, f"exec:{path}"))
 
+    def _is_about_to_take(self, thread: int, number: int) -> None:
+        """The personality reports a signal."""
+        self._reported[thread] = number
+
+    def _look_at_reported(self) -> None:
+        """Have GDB decide on one signal; those that it does not want to see go on."""
+        for thread, number in list(self._reported.items()):
+            if number in self._passed:
+                self._decide(thread, number)
+            elif self._stopped is None:
+                self._stop(Stop(thread, number))
+
+    def _decide(self, thread: int, number: int) -> None:
+        del self._reported[thread]
+        if thread in self.threads():
+            self.system.decide(thread, number)
+            self._decided = True
+
     # Stopping and going on
 
     def _stop(self, stop: Stop) -> None:
@@ -180,20 +203,25 @@ class DebuggedVcpu:
             self._connection.send(self._commands.stop(stop))
 
     def _go_on(self, resume: Resume) -> None:
+        stopped = None if self._stopped is None else self._stopped.thread
         self._stopped, self._resume = None, resume
         for thread, context in self.system.contexts().items():
             action = resume.action(thread)
             if action is None:
                 continue
             context.debugging.step = action.step
+            if thread in self._reported:
+                if thread == stopped:  # else GDB has not been told of it yet
+                    self._decide(thread, action.signal)
+                continue
             came_out_with = self._signals.pop(context.ident, None)
             if action.signal and action.signal == came_out_with:
                 self._deliver.append((context, action.signal))
                 continue
-            if action.signal:
-                self.system.signal(thread, action.signal)
             if came_out_with is not None:
                 context.resume()
+            if action.signal:
+                self.system.signal(thread, action.signal)
 
     def _leave(self) -> None:
         """GDB is gone: nothing of it is left in the guest."""
@@ -201,11 +229,16 @@ class DebuggedVcpu:
         if self._space is not None:
             self._space.stop_at(frozenset())
             self._space.watch(frozenset())
+        self.system.report_signals(None)
         for context in self.vcpu.contexts.values():
             context.debugging.step = context.debugging.stepped = False
-        if self._stopped is not None:
-            self._go_on(ALL)
-        self._resume = ALL
+        for thread, number in list(self._reported.items()):
+            self._decide(thread, number)
+        came_out = {
+            thread: Action(signal=self._signals.get(context.ident, 0))
+            for thread, context in self.system.contexts().items()
+        }
+        self._go_on(Resume(came_out, Action()))
 
     def _hang_up(self) -> None:
         connection, self._connection, self._commands = self._connection, None, None
@@ -241,6 +274,8 @@ class DebuggedVcpu:
         if stop is None or stop.thread not in threads:
             stop = Stop(threads[0] if threads else 0, signal.SIGTRAP if stop is not None else 0)
         self._connection = Connection(peer)
+        self._passed = frozenset()
+        self.system.report_signals(self._is_about_to_take)
         self._files = Files(self.system.open)
         self._commands = Commands(self, self._files, stop)
         self._stopped = stop
@@ -305,7 +340,7 @@ class DebuggedVcpu:
     def may_change(self, thread: int) -> bool:
         """See Debuggee."""
         context = self._context(thread)
-        return context.running or context.ident in self._signals
+        return context.running or context.ident in self._signals or thread in self._reported
 
     def describe(self, thread: int) -> str:
         """See Debuggee."""
@@ -337,6 +372,10 @@ class DebuggedVcpu:
         """See Debuggee."""
         if self._space is not None:
             self._space.watch(frozenset(Watchpoint(*point) for point in watchpoints))
+
+    def pass_signals(self, numbers: frozenset[int]) -> None:
+        """See Debuggee."""
+        self._passed = numbers
 
     def executable(self) -> str:
         """See Debuggee."""

@@ -232,6 +232,8 @@ def before_user_mode(task: "Task") -> bool:
             task.blocked, task.restore_mask = task.restore_mask, None
             continue
         number, info = taken
+        if kernel.tracer is not None and kernel.tracer(task, number, info):
+            return False  # until it says how to go on
         action = process.actions.get(number)
         if action.handler > SIG_IGN:
             _enter_handler(task, number, info, action)

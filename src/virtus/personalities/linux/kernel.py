@@ -48,6 +48,7 @@ class Kernel:
         self.init = self.processes[1] = Process(self, 1, None)
         self.console: Any = None
         self.when_stopped: Callable[[], None] = lambda: None  # called when the machine's first process is stopped
+        self.tracer: Callable[[Task, int, bytes], bool] | None = None  # who decides on signals before they are taken
         self.signal_files: list[Any] = []
         self.exit_status: int | None = None  # as wait4(2) reports it, of the machine's first process
         self.scheduler = Scheduler(self._awake)

@@ -45,6 +45,10 @@ class Observer(Protocol):
         """What a new thread is to be interpreted with."""
         ...
 
+    def started(self, context: InterpretedContext, parent: InterpretedContext | None) -> None:
+        """There is a new thread, a copy of `parent` or with an address space of its own."""
+        ...
+
     def before(self, context: InterpretedContext) -> None:
         """The thread is about to execute the instruction at its PC."""
         ...
@@ -75,6 +79,10 @@ class Observer(Protocol):
 
     def ended(self, context: InterpretedContext) -> None:
         """The thread is gone."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will happen."""
         ...
 
 
@@ -114,18 +122,21 @@ class InterpreterVcpu:
     def fresh(self) -> InterpretedContext:
         """See Context."""
         host = self._host.zygote.fresh()
-        return self._adopt(host, AddressSpace(self.isa, host.ident))
+        return self._adopt(host, AddressSpace(self.isa, host.ident), None)
 
     def fork(self, parent: InterpretedContext, *, share_memory: bool) -> InterpretedContext:
         """See Context."""
         host = parent.host.fork(share_memory=share_memory)
-        child = self._adopt(host, parent.space if share_memory else parent.space.copy(self.isa, host.ident))
+        space = parent.space if share_memory else parent.space.copy(self.isa, host.ident)
+        child = self._adopt(host, space, parent)
         for word in KEPT_BY_FORK:
             child.regs[word] = parent.regs[word]
         return child
 
-    def _adopt(self, host: StubContext, space: AddressSpace) -> InterpretedContext:
+    def _adopt(self, host: StubContext, space: AddressSpace, parent: InterpretedContext | None) -> InterpretedContext:
         context = self.contexts[host.ident] = InterpretedContext(self, host, space)
+        if self.observer is not None:
+            self.observer.started(context, parent)
         return context
 
     def evaluator(self, registers: "memoryview[int]", space: AddressSpace) -> Evaluator:
@@ -343,6 +354,8 @@ class InterpreterVcpu:
 
     def close(self) -> None:
         """See Vcpu."""
+        if self.observer is not None:
+            self.observer.close()
         self._host.close()
 
 
