@@ -43,6 +43,9 @@ class StoppedContext:
         self.flushes += 1
         self.changed.clear()
 
+    def table_returns(self) -> None:
+        self.flush()
+
     def load_root(self) -> None:
         pass
 

@@ -105,11 +105,7 @@ class TestPageTables:
         own = guest.entry_at(guest.va(pfn))
         guest.put(pfn, struct.pack("<Q", guest.mfn(page) << FRAME_SHIFT | RW))
         guest.update(own, guest.mfn(pfn) << FRAME_SHIFT | PRESENT | USER)
-        level2 = guest.context.kernel_root
-        for _ in range(2):
-            slot = 511 if level2 == guest.context.kernel_root else 510
-            level2 = guest.memory.words[(level2 >> 3) + slot] & FRAME_MASK
-        link = level2 + 8 * 400
+        link = self.level2(guest) + 8 * 400
         assert guest.update(link, guest.mfn(pfn) << FRAME_SHIFT | RW) == 0
         window = BASE + (400 << 21)
         guest.put(page, struct.pack("<Q", 99))
@@ -119,6 +115,29 @@ class TestPageTables:
         guest.store(guest.va(pfn), table_of(guest, BASE) << FRAME_SHIFT | RW)
         with pytest.raises(Faulted):
             guest.store(window, 0)
+
+    def test_a_table_that_returns_has_its_new_entries_alone(self, guest: MiniGuest) -> None:
+        """Entries that the guest stores while a table is out of use are the ones that count when it is in use again."""
+        pfn, one, other = guest.data(6), guest.data(7), guest.data(8)
+        own = guest.entry_at(guest.va(pfn))
+        link = self.level2(guest) + 8 * 400
+        window = BASE + (400 << 21)
+        guest.put(one, struct.pack("<Q", 1))
+        guest.put(other, struct.pack("<Q", 2))
+        for page, value in ((one, 1), (other, 2), (one, 1)):
+            guest.store(guest.va(pfn), guest.mfn(page) << FRAME_SHIFT | RW)
+            assert guest.update(own, guest.mfn(pfn) << FRAME_SHIFT | PRESENT | USER) == 0
+            assert guest.update(link, guest.mfn(pfn) << FRAME_SHIFT | RW) == 0
+            assert guest.load(window) == value
+            assert guest.update(link, 0) == 0
+            assert guest.update(own, guest.mfn(pfn) << FRAME_SHIFT | RW) == 0
+
+    @staticmethod
+    def level2(guest: MiniGuest) -> int:
+        """The machine address of the L2 table of the kernel's own addresses."""
+        level3 = guest.memory.words[(guest.context.kernel_root >> 3) + 511] & FRAME_MASK
+        level2: int = guest.memory.words[(level3 >> 3) + 510] & FRAME_MASK
+        return level2
 
 
 @pytest.mark.usefixtures("ring3")

@@ -187,7 +187,12 @@ class KvmContext:
         self._vcpu.flush_wanted = True
 
     def flush(self) -> None:
-        """No translation from before is used any more once the guest goes on."""
+        """No translation that was changed is used any more once the guest goes on; nothing to do where none was."""
+        if self._vcpu.changed:
+            self._vcpu.flush_wanted = True
+
+    def table_returns(self) -> None:
+        """A frame is used as a table again: nothing that was remembered of its earlier life counts."""
         self._vcpu.flush_wanted = True
 
     @property

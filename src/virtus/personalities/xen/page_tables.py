@@ -44,7 +44,11 @@ class Translations(Protocol):
         ...
 
     def flush(self) -> None:
-        """No translation from before is used any more."""
+        """No translation that was changed is used any more."""
+        ...
+
+    def table_returns(self) -> None:
+        """A frame is used as a table again, after a time in which the guest could store into it."""
         ...
 
 
@@ -129,7 +133,10 @@ class PageTables:
             for at in range(FIRST_OURS, LAST_OURS + 1):
                 if at not in self.reserved:
                     entries[at] = 0
-        self._ever.add(frame)
+        if frame in self._ever:
+            self.translations.table_returns()
+        else:
+            self._ever.add(frame)
         if frame in self._overwritten:
             self._overwritten.discard(frame)
             self.translations.page_overwritten(frame)

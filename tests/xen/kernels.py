@@ -1,0 +1,87 @@
+"""Debian's kernel as it is, and initial ramdisks of a script and busybox, for tests that boot a paravirtual domain."""
+
+import fcntl
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from virtus.guests import elf
+
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtus-tests"
+META_PACKAGE: Final = "linux-image-cloud-amd64"
+BLOCK_DRIVER: Final = "drivers/block/xen-blkfront.ko"
+NODE: Final = (
+    b"070701"  # the cpio format that Linux unpacks (Documentation/driver-api/early-userspace/buffer-format.rst)
+)
+
+
+def kernel() -> Path:
+    """The directory with Debian's cloud kernel for this release, as `vmlinuz` and `xen-blkfront.ko`; skips without."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        pytest.skip("no kernel to boot: apt-get and dpkg-deb fetch Debian's")
+    known = subprocess.run(["apt-cache", "depends", META_PACKAGE], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"Depends: (linux-image-\S+)", known)
+    if match is None:
+        pytest.skip(f"no kernel to boot: apt does not know {META_PACKAGE} (apt-get update)")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    place = CACHE / match[1]
+    with (CACHE / "kernel.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+                _fetch(match[1], Path(directory))
+                Path(directory, "kernel").rename(place)
+    return place
+
+
+def _fetch(package: str, directory: Path) -> None:
+    options = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        ["apt-get", *options, "download", package], cwd=directory, capture_output=True, text=True, check=False
+    )
+    archives = list(directory.glob("*.deb"))
+    if done.returncode or not archives:
+        pytest.skip(f"no kernel to boot: apt-get download {package}: {(done.stderr or '?').strip().splitlines()[-1]}")
+    subprocess.run(["dpkg-deb", "-x", archives[0], "root"], cwd=directory, check=True)
+    (directory / "kernel").mkdir()
+    shutil.move(next(directory.glob("root/boot/vmlinuz-*")), directory / "kernel/vmlinuz")
+    shutil.move(next(directory.glob(f"root/lib/modules/*/kernel/{BLOCK_DRIVER}")), directory / "kernel")
+
+
+def busybox() -> bytes:
+    """A static busybox; skips without."""
+    found = shutil.which("busybox")
+    if found is None:
+        pytest.skip("busybox is not installed (Debian: busybox-static)")
+    program = Path(found).read_bytes()
+    if elf.parse(program[:4096], len(program)).interpreter is not None:
+        pytest.skip("busybox is not static (Debian: busybox-static)")
+    return program
+
+
+def ramdisk(script: str, path: Path, *modules: Path) -> Path:
+    """An initial ramdisk at `path` whose /init is a shell script in which busybox's commands are there."""
+    start = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc proc /proc; mount -t sysfs sys /sys\n"
+    start += "mount -t devtmpfs dev /dev\n" + "".join(f"insmod /{module.name}\n" for module in modules)
+    files = [(name, 0o40755, b"", 0) for name in ("bin", "proc", "sys", "dev")]
+    files.append(("dev/console", 0o20600, b"", 5 << 8 | 1))
+    files.append(("bin/busybox", 0o100755, busybox(), 0))
+    files.append(("init", 0o100755, (start + script).encode(), 0))
+    files += [(module.name, 0o100644, module.read_bytes(), 0) for module in modules]
+    files.append(("TRAILER!!!", 0, b"", 0))
+    archive = bytearray()
+    for number, (name, mode, data, device) in enumerate(files):
+        name_bytes = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, device >> 8, device & 255, len(name_bytes), 0)
+        archive += NODE + b"".join(b"%08x" % field for field in fields) + name_bytes
+        archive += bytes(-len(archive) % 4) + data
+        archive += bytes(-len(archive) % 4)
+    path.write_bytes(gzip.compress(archive, 1))
+    return path

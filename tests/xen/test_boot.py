@@ -1,0 +1,179 @@
+"""Debian's unmodified kernel boots as a paravirtual domain: to user space, to a disk, to a shell, and off again."""
+
+import errno
+import hashlib
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.xen import kernels
+from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError
+from virtus.machine.machine_spec import DiskSpec, MachineSpec, parse_disk, parse_memory
+from virtus.techniques.paravirt import TECHNIQUE, command_line
+
+TIMEOUT_S = 120
+BOOT = """
+import json, sys
+from pathlib import Path
+from virtus.machine.machine_spec import MachineSpec, parse_disk
+from virtus.techniques.paravirt import TECHNIQUE
+kernel, initrd, append, *disks = sys.argv[1:]
+spec = MachineSpec(Path(kernel), Path(initrd), append, disks=[parse_disk(disk) for disk in disks])
+report = TECHNIQUE.boot(spec)
+print(json.dumps(report.as_json()), file=sys.stderr)
+sys.exit(report.status)
+"""
+
+
+def command(ramdisk: Path, append: str, *disks: str) -> list[str]:
+    return [sys.executable, "-c", BOOT, str(kernels.kernel() / "vmlinuz"), str(ramdisk), append, *disks]
+
+
+def boot(ramdisk: Path, *disks: str, append: str = "quiet panic=-1") -> tuple[str, dict[str, Any]]:
+    """What the domain showed, and the report."""
+    done = subprocess.run(
+        command(ramdisk, append, *disks), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+    )
+    errors = done.stderr.decode().strip()
+    assert errors.startswith("{"), errors
+    report = json.loads(errors)
+    assert report["status"] == done.returncode
+    return done.stdout.decode(errors="replace").replace("\r\n", "\n"), report
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_a_stock_kernel_runs_programs_and_powers_off(tmp_path: Path) -> None:
+    script = """
+echo type $(cat /sys/hypervisor/type) $(cat /sys/hypervisor/guest_type)
+grep -c ^processor /proc/cpuinfo
+for i in 1 2 3 4 5 6 7 8; do echo $i; done | sort -rn | head -n 1
+(sleep 1; kill -TERM $$) & trap 'echo a signal' TERM; wait; trap - TERM
+dd if=/dev/zero bs=1M count=64 2>/dev/null | sha256sum
+before=$(cut -d. -f1 /proc/uptime); sleep 2; echo $(($(cut -d. -f1 /proc/uptime) - before)) seconds
+date -u +%Y
+poweroff -f
+"""
+    shown, report = boot(kernels.ramdisk(script, tmp_path / "initrd"))
+    assert "type xen PV\n1\n8\na signal\n" in shown
+    assert hashlib.sha256(bytes(64 << 20)).hexdigest() in shown
+    assert "\n2 seconds\n" in shown or "\n3 seconds\n" in shown
+    assert time.strftime("\n%Y\n", time.gmtime()) in shown
+    assert report["status"] == 0
+    assert report["exits"]["hypercall"] == sum(report["calls"].values()) - report["calls"]["system call of a program"]
+    assert not [note for note in report["notes"] if "refused" in note]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_disks_are_read_written_and_left_alone(tmp_path: Path) -> None:
+    contents = {name: os.urandom(4 << 20) for name in ("plain", "aside", "only")}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    script = """
+for disk in xvda xvdb xvdc; do sha256sum /dev/$disk; done
+for disk in xvda xvdb xvdc; do echo written | dd of=/dev/$disk conv=fsync 2>&1 | grep -c error; done
+echo 3 >/proc/sys/vm/drop_caches
+for disk in xvda xvdb; do head -n 1 /dev/$disk; done
+poweroff -f
+"""
+    ramdisk = kernels.ramdisk(script, tmp_path / "initrd", kernels.kernel() / "xen-blkfront.ko")
+    paths = [f"{tmp_path}/plain", f"{tmp_path}/aside,snapshot", f"{tmp_path}/only,ro"]
+    shown, report = boot(ramdisk, *paths)
+    for content in contents.values():
+        assert hashlib.sha256(content).hexdigest() in shown
+    assert shown.count("\nwritten\n") + shown.count("\nwritten\nwritten\n") >= 2
+    assert (tmp_path / "plain").read_bytes() == b"written\n" + contents["plain"][8:]
+    assert (tmp_path / "aside").read_bytes() == contents["aside"]
+    assert (tmp_path / "only").read_bytes() == contents["only"]
+    assert report["details"]["block requests"] > 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_a_kernel_that_panics_is_a_crash(tmp_path: Path) -> None:
+    shown, report = boot(kernels.ramdisk("echo c >/proc/sysrq-trigger", tmp_path / "initrd"))
+    assert "sysrq triggered crash" in shown
+    assert report["status"] == 1
+    assert "the domain ended: crash" in report["notes"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_a_shell_on_the_terminal_and_the_way_out(tmp_path: Path) -> None:
+    ramdisk = kernels.ramdisk("exec setsid cttyhack sh", tmp_path / "initrd")
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    process = subprocess.Popen(command(ramdisk, "quiet"), stdin=slave, stdout=slave, stderr=subprocess.DEVNULL)
+    shown = b""
+
+    def until(words: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + TIMEOUT_S
+        while words not in shown:
+            assert time.monotonic() < deadline, shown[-500:]
+            if select.select([master], [], [], 1)[0]:
+                try:
+                    shown += os.read(master, 65536)
+                except OSError as error:
+                    assert error.errno == errno.EIO
+
+    try:
+        until(b"/ # ")
+        os.write(master, b"echo $((6 * 7)) things\r")
+        until(b"42 things")
+        os.write(master, b"echo $((40 + 4)) things; sleep 1000\r")
+        until(b"44 things")
+        time.sleep(1)
+        os.write(master, b"\x03")  # what Ctrl-C is, the guest decides
+        os.write(master, b"echo again; cat\r")
+        until(b"again\r\n")
+        os.write(master, b"\x1d")
+        assert process.wait(TIMEOUT_S) == 130
+        assert termios.tcgetattr(slave) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "words"),
+    [
+        (MachineSpec(Path("/no/such/kernel")), GuestNotFound, "no such file"),
+        (MachineSpec(Path("/etc/passwd")), GuestNotRunnable, "neither a bzImage nor an ELF kernel"),
+        (MachineSpec(Path(sys.executable).resolve()), GuestNotRunnable, "kernel|sizes|load"),
+        (MachineSpec(Path("/etc/passwd"), cpus=2), UsageError, "has one"),
+    ],
+)
+def test_what_cannot_be_booted_is_told(spec: MachineSpec, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        TECHNIQUE.boot(spec)
+
+
+def test_options_of_a_machine() -> None:
+    assert parse_disk("disk.img") == DiskSpec(Path("disk.img"))
+    assert parse_disk("disk.img,ro") == DiskSpec(Path("disk.img"), read_only=True)
+    assert parse_disk("disk.img,snapshot,ro") == DiskSpec(Path("disk.img"), read_only=True, snapshot=True)
+    assert (parse_memory("256M"), parse_memory("1g"), parse_memory("65536K")) == (256 << 20, 1 << 30, 64 << 20)
+    for word in ("", "disk.img,rw", ",ro"):
+        with pytest.raises(UsageError):
+            parse_disk(word)
+    for word in ("", "12", "M", "1M", "1000G", "-5M", "1.5G"):
+        with pytest.raises(UsageError):
+            parse_memory(word)
+
+
+def test_the_users_words_come_before_the_hints() -> None:
+    assert command_line("") == "nr_cpus=1 noreplace-smp"
+    assert command_line("quiet nr_cpus=3") == "quiet nr_cpus=3 noreplace-smp"
