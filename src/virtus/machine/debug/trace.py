@@ -186,7 +186,7 @@ class Trace:
         """See Observer."""
         thread = self._threads[context.ident]
         assert self._system is not None, "nothing runs before attach"
-        thread.call = self._system.show(number, context.regs)
+        thread.call, thread.pc = self._system.show(number, context.regs), context.regs[PC]
         self._line(context, thread.call, end="")
         self._unfinished = context.ident
         self.flush()
@@ -196,7 +196,11 @@ class Trace:
         thread = self._threads[context.ident]
         call, thread.call = thread.call, ""
         if call:
-            text = f" = {_result(context.regs[self._argument])}"
+            pc = context.regs[PC]
+            if pc == thread.pc:
+                text = f" = {_result(context.regs[self._argument])}"
+            else:  # a handler, what a handler has interrupted, or the call once more: the register is not its result
+                text = f" goes on at {thread.functions.show(pc)}"
             if self._unfinished == context.ident:
                 self._put(f"{text}\n")
                 self._unfinished = None
