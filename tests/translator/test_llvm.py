@@ -137,12 +137,6 @@ def test_calls_within_the_code_are_compiled_together() -> None:
     assert list(made.entries) == [PC]
 
 
-def test_a_loop_that_is_called_as_well_has_one_function() -> None:
-    text = code(addi(A1, A1, 1), addi(A0, A0, 1), branch(A0, ZERO, -4), jal(RA, -8), RET)
-    made, _ = llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC, text),)))
-    assert list(made.entries) == [PC, PC + 4]
-
-
 def test_code_that_ends_within_its_window_goes_on_elsewhere() -> None:
     made, count = llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC, code(addi(A0, A0, 1), ECALL)),)))
     assert count == 2

@@ -19,11 +19,13 @@ class Memory:
     a: Assembler
     values: Values
     changed: bool
+    faults: bool
+    """Whether an access to memory may fault at all."""
     interpret_if: Callable[[int], None]
 
     def _may_fault(self) -> None:
         """A fault must find the state as it was before the instruction."""
-        if self.changed:
+        if self.changed and self.faults:
             raise Interpret
 
     def load(self, address: Value, size: int, *, signed: bool = False) -> Value:

@@ -42,6 +42,7 @@ class Describer(Floats, Memory):
         self.a = Assembler()
         self.values = Values(self.a)
         self.changed = False
+        self.faults = getattr(isa, "faults", True)
         self._describe = isa.describe
         self._pieces: dict[Any, Piece] = {}
         self._piece = Piece()

@@ -104,7 +104,8 @@ class Tiers:
         self._number += 1
         self._waiting[self._number] = space, pc, translation
         image = self._image_at(context, pc)
-        request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image)
+        whole = translation is None
+        request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image, whole)
         self._background.submit(request)
         return self._number
 

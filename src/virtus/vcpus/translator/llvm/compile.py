@@ -11,8 +11,6 @@ from virtus.vcpus.translator.llvm.text import unit_text
 
 MOST_INSTRUCTIONS: Final = 8000
 """In one unit."""
-MOST_ENTRIES: Final = 64
-"""A unit can be entered where its loops begin, so that no other is made of the same function."""
 MOST_INSIDE: Final = 80
 """Instructions of a called function that is made part of the same module."""
 MOST_TOGETHER: Final = 400
@@ -101,18 +99,16 @@ def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
     main = explore(isa, fetch, request.entry, dict(request.jumps), MOST_INSTRUCTIONS)
     if not main.instructions:
         raise ValueError(f"there is no code at {request.entry:#x}")
-    entries = (request.entry, *sorted(main.heads - {request.entry})[:MOST_ENTRIES])
-    shapes = {request.entry: main, **_called(isa, fetch, main, entries)}
-    internal = frozenset({*shapes, *entries})
+    shapes = {request.entry: main, **_called(isa, fetch, main)}
+    internal = frozenset(shapes)
     text = "".join(
-        unit_text(isa, shape, internal, entries=entries if shape is main else (), precise=request.precise)
-        for shape in shapes.values()
+        unit_text(isa, shape, internal, exported=shape is main, precise=request.precise) for shape in shapes.values()
     )
     blob = compile_text(text)
     covers = tuple(sorted({piece for shape in shapes.values() for piece in shape.covers()}))
     made = Optimised(
         blob.code,
-        {pc: blob.symbols[f"u{pc:x}"] for pc in entries},
+        {request.entry: blob.symbols[f"u{request.entry:x}"]},
         covers,
         tuple(_piece(request.code, start, end) for start, end in covers),
         request.precise,
@@ -120,14 +116,14 @@ def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
     return made, sum(len(shape.instructions) for shape in shapes.values())
 
 
-def _called(isa: InstructionSet, fetch: Any, main: Shape, entries: tuple[int, ...]) -> dict[int, Shape]:
-    """Small functions that a unit calls, and those that they call, besides what has an entry already."""
+def _called(isa: InstructionSet, fetch: Any, main: Shape) -> dict[int, Shape]:
+    """Small functions that a unit calls, and those that they call."""
     shapes: dict[int, Shape] = {}
     todo = sorted(main.calls)
     together = 0
     while todo:
         pc = todo.pop(0)
-        if pc in shapes or pc in entries:
+        if pc in shapes or pc == main.entry:
             continue
         shape = explore(isa, fetch, pc, {}, MOST_INSIDE + 1)
         size = len(shape.instructions)

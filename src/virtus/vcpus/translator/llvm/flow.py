@@ -32,7 +32,6 @@ class Shape:
     calls: set[int] = field(default_factory=set)  # known addresses that are called
     mentioned: set[int] = field(default_factory=set)  # numbers that come to stand in registers
     has_calls: bool = False
-    heads: set[int] = field(default_factory=set)  # where loops begin: targets of jumps backwards
     computed: set[int] = field(default_factory=set)  # where computed jumps are known to lead
     has_computed: bool = False
 
@@ -75,8 +74,6 @@ def explore(
                 if type(flow.called) is int:
                     shape.calls.add(flow.called)
             for leader in flow.leaders:
-                if leader <= pc:
-                    shape.heads.add(leader)
                 if leader not in shape.leaders:
                     shape.leaders.add(leader)
                     todo.append(leader)
@@ -92,7 +89,6 @@ def explore(
             pc = flow.next
     shape.leaders &= shape.instructions.keys()
     shape.computed &= shape.instructions.keys()
-    shape.heads &= shape.instructions.keys()
     return shape
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-VERSION = 2
+VERSION = 3
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
 
 
@@ -12,6 +12,7 @@ class Request:
 
     `jumps` are computed jumps in it, by address, and where they have been seen to lead. `precise`: registers must be
     exact at every memory access. `image` names the executable mapping for the cache, "" for code not to be kept.
+    `whole`: it is the entry of a function, to be made in any case.
     """
 
     number: int
@@ -21,6 +22,7 @@ class Request:
     jumps: tuple[tuple[int, tuple[int, ...]], ...] = ()
     precise: bool = False
     image: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class UnitText(FloatText, WordText):
     def write(self) -> str:
         """The text of the function."""
         entry = self._shape.entry
-        self._queue += (*self.entries, entry)
+        self._queue.append(entry)
         while self._queue:
             pc = self._queue.pop()
             if pc not in self._body:
@@ -378,7 +378,11 @@ class UnitText(FloatText, WordText):
             variables = {register for register, _ in self._uses.most_common(FEW)}
         else:
             variables = set(used)
-        lines = [*self._heading(), "entry:"]
+        entry, linkage = self._shape.entry, "" if self.exported else "internal "
+        lines = [
+            f"define {linkage}i64 @u{entry:x}(ptr noalias nocapture nonnull dereferenceable(4096) %st) #0 {{",
+            "entry:",
+        ]
         for register in used:
             if register in variables:
                 lines.append(f"%x{register} = alloca i64")
@@ -405,7 +409,7 @@ class UnitText(FloatText, WordText):
                 lines.append(f"store i64 %r{counter[0]}, ptr %s{register}, {NOT_GUEST}")
 
         reload()
-        lines.append(self._first_jump())
+        lines.append(f"br label %b{entry:x}")
         for pc, body in self._body.items():
             lines.append(f"b{pc:x}:")
             for line in body:
@@ -446,28 +450,8 @@ class UnitText(FloatText, WordText):
         lines.append("}\n")
         return "\n".join(lines)
 
-    entries: tuple[int, ...] = ()
-    """Addresses at which the function can be entered from outside the module; none for one that cannot."""
-
-    def _heading(self) -> list[str]:
-        """The beginning of the function, and what leads into it. With several entries it is told which one it is."""
-        state, entry = "ptr noalias nocapture nonnull dereferenceable(4096) %st", self._shape.entry
-        if not self.entries:
-            return [f"define internal i64 @u{entry:x}({state}) #0 {{"]
-        lines: list[str] = []
-        for pc in self.entries:
-            lines += (
-                f"define i64 @u{pc:x}({state}) #0 {{",
-                f"%r = tail call i64 @m{entry:x}(ptr %st, i64 {pc})",
-                "ret i64 %r",
-                "}",
-            )
-        return [*lines, f"define internal i64 @m{entry:x}({state}, i64 %where) #0 noinline {{"]
-
-    def _first_jump(self) -> str:
-        entry = self._shape.entry
-        cases = " ".join(f"i64 {pc}, label %b{pc:x}" for pc in self.entries if pc != entry and pc in self._body)
-        return f"switch i64 %where, label %b{entry:x} [{cases}]" if cases else f"br label %b{entry:x}"
+    exported = False
+    """Whether the function can be entered from outside the module."""
 
     def _stack_check(self, lines: list[str]) -> None:
         """Before anything else: is there host stack left, and does nobody want the thread out?"""
@@ -477,7 +461,7 @@ class UnitText(FloatText, WordText):
         enough = self._new(f"icmp uge i64 {pointer}, {limit}")
         self._lines.append(f"br i1 {enough}, label %begin, label %unwind, !prof !9")
         self._lines.append("unwind:")
-        self._put(layout.PC, "%where" if self.entries else self._shape.entry)
+        self._put(layout.PC, self._shape.entry)
         unwind = self._new(f"load ptr, ptr {self._state(layout.UNWIND_AT)}")
         result = self._new(f"tail call i64 {unwind}(ptr %st)")
         self._lines.append(f"ret i64 {result}")
@@ -485,10 +469,8 @@ class UnitText(FloatText, WordText):
         lines += self._lines
 
 
-def unit_text(
-    isa: InstructionSet, shape: Shape, internal: frozenset[int], *, entries: tuple[int, ...] = (), precise: bool
-) -> str:
-    """The function for a shape, to be entered from outside at `entries`, which are leaders of its blocks."""
+def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, exported: bool, precise: bool) -> str:
+    """The function for a shape; `exported`: to be entered from outside the module."""
     text = UnitText(isa, shape, internal, precise=precise)
-    text.entries = entries
+    text.exported = exported
     return text.write()

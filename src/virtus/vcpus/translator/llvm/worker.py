@@ -104,9 +104,9 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
         signal.signal(number, signal.SIG_IGN)
     _leave_streams()
     os.nice(NICE)
-    requests = Requests()
     made: dict[str, list[Optimised]] = {}
     answered = Answered()
+    requests = Requests(answered.covers)
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
     while True:
         request = requests.take()
@@ -123,9 +123,14 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
 
 
 class Requests:
-    """What is to be done, the most urged first, then the first come."""
+    """What is to be done, the most urged first, then the first come.
 
-    def __init__(self) -> None:
+    What lies within code that has been made already is left until it is urged: mostly a loop, and the next call of its
+    function finds what was made. Code to be entered in the middle of a loop is slower than code entered from above.
+    """
+
+    def __init__(self, covered: Callable[[Request], bool]) -> None:
+        self._covered = covered
         self._waiting: dict[int, list[Any]] = {}  # by number: how often urged, the request
         self._come = threading.Condition()
 
@@ -134,18 +139,25 @@ class Requests:
         with self._come:
             if isinstance(message, Request):
                 self._waiting[message.number] = [0, message]
-                self._come.notify()
             elif message.number in self._waiting:
                 self._waiting[message.number][0] += 1
+            self._come.notify()
 
     def take(self) -> Request:
         """The next one; waits for it."""
         with self._come:
-            while not self._waiting:
+            while (number := self._next()) is None:
                 self._come.wait()
-            number = max(self._waiting, key=lambda number: (self._waiting[number][0], -number))
             request: Request = self._waiting.pop(number)[1]
             return request
+
+    def _next(self) -> int | None:
+        wanted = {
+            number: urged
+            for number, (urged, request) in self._waiting.items()
+            if urged or request.whole or not self._covered(request)
+        }
+        return max(wanted, key=lambda number: (wanted[number], -number)) if wanted else None
 
 
 class Answered:
@@ -153,6 +165,7 @@ class Answered:
 
     def __init__(self) -> None:
         self._made: dict[tuple[int, bool], tuple[Optimised, frozenset[tuple[int, int]]]] = {}
+        self._ranges: set[tuple[int, int]] = set()
 
     @staticmethod
     def _jumps(request: Request, made: Optimised) -> frozenset[tuple[int, int]]:
@@ -166,8 +179,13 @@ class Answered:
 
     def add(self, request: Request, made: Optimised) -> None:
         """Remember an answer."""
+        self._ranges.update(made.covers)
         for pc in made.entries:
             self._made[pc, made.precise] = made, self._jumps(request, made)
+
+    def covers(self, request: Request) -> bool:
+        """Whether something has been made that contains the code at a request's entry."""
+        return any(low <= request.entry < high for low, high in self._ranges)
 
     def result(self, request: Request) -> Result | None:
         """An answer without anything new, if all that is asked for has been made from the same code."""
