@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,7 @@ from virtus.machine.spec import GuestSpec, Volume
 EXTRAS = {
     "emulation": (
         "translate", "cards", "printer", "punch", "keyboard", "tapes", "switches", "characters", "interpret", "trace",
+        "gdb",
     )
 }  # fmt: skip
 """What techniques take besides a box (GuestSpec.extra)."""
@@ -36,7 +37,28 @@ def box_options(function: Any) -> Any:
     return function
 
 
+class _Command(click.Command):
+    """Takes options whose value may be left out, but not stand in a word of its own: that would be the guest."""
+
+    WITHOUT_VALUE: Final = {"--trace": "--trace=-"}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See Command. Completes these options, as far as the command's own options go."""
+        with_value = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, click.Option) and not parameter.is_flag
+            for name in parameter.opts
+        }
+        at = 0
+        while at < len(args) and args[at].startswith("-") and args[at] != "--":
+            word = args[at] = self.WITHOUT_VALUE.get(args[at], args[at])
+            at += 2 if word in with_value else 1
+        return super().parse_args(ctx, args)
+
+
 @click.command(
+    cls=_Command,
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
     epilog="""\b
 Examples:
@@ -51,6 +73,8 @@ Examples:
 @click.option("--meter", is_flag=True, help="Show what the run cost, on standard error.")
 @click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
 @click.option("--translate-only", is_flag=True, help="Of a program for another processor: translate it, for later.")
+@click.option("--trace", metavar="[=FILE]", help="Likewise: show each instruction and call, or write it to =FILE.")
+@click.option("--gdb", metavar="PORT", help="Likewise: wait for GDB on this port of 127.0.0.1, or at a path with a /.")
 @click.option("--memory", default="256M", metavar="SIZE", help="Of a kernel: its memory; default: 256M.")
 @click.option("--cpus", default=1, type=click.IntRange(1), metavar="N", help="Of a kernel: its processors.")
 @click.option("--initrd", type=Path, metavar="FILE", help="Of a kernel: its initial RAM disk.")
@@ -63,6 +87,8 @@ def command(
     meter: bool,
     meter_json: Path | None,
     translate_only: bool,
+    trace: str | None,
+    gdb: str | None,
     memory: str,
     cpus: int,
     initrd: Path | None,
@@ -74,7 +100,8 @@ def command(
 
     The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
     """
-    spec = make_spec(**box, extra={"translate": "only"} if translate_only else {})
+    extra = {"translate": "only" if translate_only else None, "trace": trace, "gdb": gdb}
+    spec = make_spec(**box, extra={name: value for name, value in extra.items() if value is not None})
     from virtus.techniques import choose
 
     guest = choose.guest_of(spec)

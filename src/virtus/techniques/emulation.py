@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from virtus.errors import UsageError
 from virtus.guests.identify import Kind
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
@@ -71,6 +72,8 @@ class Emulation:
             from virtus.techniques import ibm7070
 
             return ibm7070.run_deck(ibm7070.deck_of(spec))
+        if "trace" in spec.extra or "gdb" in spec.extra:
+            return self._run_interpreted(spec)
         from virtus.isa.riscv64 import RISCV64
         from virtus.isa.x86.assembler import host_has
         from virtus.vcpus.translator.cache import Cache, directory
@@ -103,6 +106,29 @@ class Emulation:
         finally:
             background.close()
             kept.close()
+
+    def _run_interpreted(self, spec: GuestSpec) -> Report:
+        """To be looked into: `trace` names a file, or `-` for standard error, `gdb` where GDB is waited for."""
+        from virtus.isa.riscv64 import RISCV64
+        from virtus.machine.debug.request import Request
+        from virtus.vcpus.foreign import CallConvention
+
+        if "translate" in spec.extra:
+            raise UsageError(f"running {spec.argv[0]}", "what is traced or debugged is interpreted, not translated")
+        libraries = sysroots(spec)
+        request = Request(
+            RISCV64, CallConvention(number=17, first=10), trace=spec.extra.get("trace"), gdb=spec.extra.get("gdb")
+        )
+
+        def attach(kernel: Kernel, vcpu: Any) -> Any:
+            kernel.sysroots = libraries
+            request.attach(kernel, vcpu)
+            return vcpu.figures
+
+        try:
+            return user_mode_kernel.run(self.name, request.vcpu, spec, machine=MACHINE, attach=attach)
+        finally:
+            request.close()
 
 
 TECHNIQUE = Emulation()
