@@ -120,6 +120,10 @@ class System(Protocol):
         """From now on have threads wait when they take a signal, and call `report` with thread and number."""
         ...
 
+    def information(self, thread: int) -> bytes:
+        """`siginfo_t` of a signal that was reported and is not decided on; empty for none."""
+        ...
+
     def decide(self, thread: int, number: int) -> None:
         """Let a thread go on whose signal was reported, with this one in its place; 0 for none."""
         ...

@@ -43,6 +43,10 @@ class LinuxSystem:
         self._report(task.tid, number)
         return True
 
+    def information(self, thread: int) -> bytes:
+        """See System."""
+        return self._undecided.get(thread, (0, b""))[1]
+
     def decide(self, thread: int, number: int) -> None:
         """See System."""
         task, (reported, info) = self._tasks()[thread], self._undecided.pop(thread)

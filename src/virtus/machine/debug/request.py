@@ -33,7 +33,8 @@ class Request:
     ) -> None:
         self._isa, self._convention = isa, convention
         isa.show(isa.decode(bytes(isa.longest), 0), 0)  # what it imports cannot be imported inside the box
-        self._trace = None if trace is None else Trace(_opened(trace), argument=convention.first)
+        self._file = -1 if trace is None else _opened(trace)
+        self._trace = None if trace is None else Trace(self._file, argument=convention.first)
         self._listener = None
         if gdb is not None:
             self._listener, name = listen(gdb)
@@ -55,11 +56,13 @@ class Request:
         """The supervisor needs none of it any more, once the box is gone."""
         if self._listener is not None:
             self._listener.close()
+        if self._file >= 0:
+            os.close(self._file)
 
 
 def _opened(trace: str) -> int:
     if trace == STANDARD_ERROR:
-        return sys.stderr.fileno()
+        return os.dup(sys.stderr.fileno())
     try:
         return os.open(trace, _WRITE, 0o666)
     except OSError as error:

@@ -10,6 +10,7 @@ are, and named as the program names its functions. A system call is a line of it
 
 import errno
 import os
+import select
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -262,6 +263,8 @@ class Trace:
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # somebody has set it so; the trace is to be whole
+                select.select([], [self._descriptor], [])
             except OSError as error:
                 raise MachineBroken("writing the trace", os.strerror(error.errno or 0)) from error
 

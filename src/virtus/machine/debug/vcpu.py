@@ -388,7 +388,7 @@ class DebuggedVcpu:
     def signal_information(self, thread: int) -> bytes:
         """See Debuggee."""
         context = self._context(thread)
-        return context.fault() if context.ident in self._signals else b""
+        return context.fault() if context.ident in self._signals else self.system.information(thread)
 
 
 def _detail(halt: Halt | None) -> str:
