@@ -49,6 +49,10 @@ class StoppedContext:
     def load_root(self) -> None:
         pass
 
+    def start(self, root: int, entry: int, stack: int) -> None:
+        self.kernel_root = root
+        self.regs[16], self.regs[6] = entry, stack
+
     def switch(self) -> None:
         self.kernel = not self.kernel
 

@@ -1,6 +1,7 @@
 """Types and references of frames against a recount from the tables themselves, whatever a guest asks for."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -25,10 +26,22 @@ def entries_of(domain: Domain, frame: int, level: int) -> list[int]:
     return [entry for at, entry in enumerate(table) if entry & PRESENT and at not in ours]
 
 
+def held_otherwise(domain: Domain) -> Iterator[tuple[int, int]]:
+    """Frames that the domain's processor uses, and as what."""
+    cpu = domain.cpu
+    yield from ((root, Kind.L4) for root in (cpu._kernel_root, cpu._user_root) if root > 0)
+    yield from ((frame, Kind.DESCRIPTORS) for frame in cpu._gdt)
+    if cpu._info_registered:
+        yield cpu.info_at >> FRAME_SHIFT, Kind.WRITABLE
+
+
 def check(domain: Domain) -> None:
     """Every count is what the tables in use, the pins and the allocations make it."""
     frames = domain.frames
     references, uses = Counter[int](), Counter[tuple[int, int]]()
+    for frame, kind in held_otherwise(domain):
+        references[frame] += 1
+        uses[frame, kind] += 1
     own = range(domain.first_frame, domain.first_frame + domain.frame_count)
     for frame, level in domain.tables.pinned.items():
         references[frame] += 1
@@ -46,7 +59,10 @@ def check(domain: Domain) -> None:
             elif entry & WRITABLE:
                 uses[frame, Kind.WRITABLE] += 1
     for frame in own:
-        assert frames.references[frame] == 1 + references[frame], hex(frame)
+        if frames.owner[frame] == domain.ident:
+            assert frames.references[frame] == 1 + references[frame], hex(frame)
+        else:
+            assert frames.references[frame] == references[frame] == 0, hex(frame)
         kinds = {kind: count for (one, kind), count in uses.items() if one == frame}
         assert len(kinds) <= 1, f"frame {frame:#x} is used as {kinds}"
         assert frames.uses[frame] == sum(kinds.values()), hex(frame)
