@@ -23,7 +23,9 @@ class Encoder:
             Form.SPLIT: self._split,
             Form.COUNT: self._count,
             Form.NUMBER: self._number,
+            Form.UNIT: self._device,
             Form.SWITCH: self._switch,
+            Form.SWITCH_ONLY: self._switch,
             Form.LATCH: self._latch,
             Form.TAPE: self._tape,
             Form.TAPE_CONTROL: self._tape_control,
@@ -119,9 +121,6 @@ class Encoder:
 
     def _number(self, rows: tuple[Operation, ...], parts: list[str], here: int) -> int:
         row = rows[0]
-        if row.name == "US":
-            self._expect(row, parts, 1)
-            parts = [*parts, "0"]
         self._expect(row, parts, 2)
         address = self._place(parts[1], here)
         number = self._limited(parts[0], 1, 4)
@@ -131,9 +130,13 @@ class Encoder:
             control = 0
         return self._row_word(row, control=control, address=address.location, index=address.index)
 
+    def _device(self, rows: tuple[Operation, ...], parts: list[str], here: int) -> int:
+        self._expect(rows[0], parts, 1)
+        return self._row_word(rows[0], control=10 * self._limited(parts[0], 1, 4))
+
     def _switch(self, rows: tuple[Operation, ...], parts: list[str], here: int) -> int:
         row = rows[0]
-        branches = row.name.startswith("B")
+        branches = row.form is Form.SWITCH
         self._expect(row, parts, 2 if branches else 1)
         number = self._limited(parts[0], 1, 30) - 1
         address = self._place(parts[1], here) if branches else Address(0)

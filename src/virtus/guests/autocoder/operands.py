@@ -15,6 +15,7 @@ _SIGNED: Final = re.compile(r"([+-])([0-9]{1,10})")
 _FLOATING: Final = re.compile(r"([+-])([0-9]*)(?:\.([0-9]*))?(?:E([+-]?[0-9]{1,3}))?")
 _TERM: Final = re.compile(r"([+-]?)(\*|[A-Z][A-Z0-9]*|[0-9]+)")
 _FIELD: Final = re.compile(r"\(([0-9])(?:,([0-9]))?\)")
+_LITERAL: Final = re.compile(r"[+-][0-9.]+(E[+-]?[0-9]+)?(\([0-9](,[0-9])?\))?")
 FRACTION_DIGITS: Final = 8
 EXPONENT_BIAS: Final = 50
 
@@ -158,7 +159,7 @@ def _field(text: str) -> tuple[int, int] | None:
 
 def is_literal(text: str) -> bool:
     """Whether an operand is a constant rather than the address of one."""
-    return text.startswith("@") or bool(re.match(r"[+-](?![0-9]*[A-Z(])[0-9.]", text))
+    return text.startswith("@") or bool(_LITERAL.fullmatch(text))
 
 
 def _literal_parts(text: str) -> tuple[str, str]:
@@ -193,7 +194,7 @@ def constant(text: str) -> list[int]:
     if plain:
         return [int(plain[2]) | (words.MINUS if plain[1] == "-" else 0)]
     floating = _FLOATING.fullmatch(signed)
-    if floating and (floating[2] or floating[3]):
+    if floating and (floating[2] or floating[3]) and (floating[3] is not None or floating[4]):
         return [_floating(floating)]
     raise SourceError(f"{text!r} is no constant: a number, or characters between at-signs")
 

@@ -12,9 +12,7 @@ from typing import Final
 LABEL, OPERATION, OPERAND, IDENTIFICATION = 5, 15, 20, 75
 """Where the fields begin, counted from 0."""
 COLUMNS: Final = 80
-LONGEST_LABEL: Final = 10
 MOST_ERRORS: Final = 25
-_STOPS: Final = (LABEL, OPERATION, OPERAND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +36,11 @@ class SourceError(Exception):
 
 
 def columns_of(line: str) -> str:
-    """A line with tabs and small letters replaced."""
+    """The columns of a line, in capitals."""
     text = line.rstrip("\r\n")
     if "\t" in text:
-        fields = text.split("\t")
-        text = fields[0]
-        if text.strip() and len(text) <= LONGEST_LABEL and not text.startswith(" "):
-            text = " " * LABEL + text
-        for field in fields[1:]:
-            stop = next((stop for stop in _STOPS if len(text) <= stop and (stop > LABEL or not text.strip())), None)
-            text = text.ljust(stop) + field if stop is not None else f"{text}  {field}"
+        label, operation, operand, *remarks = [*text.split("\t"), "", ""]
+        text = "  ".join([" " * LABEL + f"{label:10}{operation:5}{operand}", *filter(None, remarks)])
     return text.upper()
 
 

@@ -2,8 +2,9 @@
 
 An accumulator with an alpha sign counts as plus, and any sum with an alpha word is alpha. A sum of zero keeps the sign
 of what was added to. A field takes the low digits of the accumulator; where the others are not all zero, that is field
-overflow. Where a store gives a word another sign, and it has digits beyond the field that are not zero, that is sign
-change. Either halts the machine before the store, or is noted, as the program has said.
+overflow; a carry out of ten digits is accumulator overflow instead. Where a store gives a word another sign, and it
+has digits beyond the field that are not zero, that is sign change. Either halts the machine before the store, or is
+noted, as the program has said.
 """
 
 from virtus.isa.builder import Bit, Builder, Word
@@ -121,21 +122,21 @@ def add_to_storage(b: Builder, i: Instruction) -> None:
         total = b.add(signed(b, old, minus), amount)
     else:
         total = b.sub(signed(b, old, minus), amount)
-    sum_of_digits = absolute(b, total)
+    ten, overflow = carried(b, absolute(b, total))
     limit = 10 ** (i.last - i.first + 1)
-    too_long = b.compare("uge", sum_of_digits, b.const(limit))
+    too_long = b.compare("uge", ten, b.const(limit))
     if kind == "AAS":
         new_sign = sign(b, word)
     else:
         new_sign = signed_result(b, total, minus, b.and_(b.or_(word, added), b.const(ALPHA)))
-    kept = remainder(b, sum_of_digits, limit)
+    kept = remainder(b, ten, limit)
     changed = _sign_changed(b, i, digits, word, new_sign)
     _halt(b, too_long, changed)
     spend(b, i)
     place.write(b.or_(new_sign, replaced(b, digits, i.first, i.last, kept)))
     _note(b, too_long, changed)
     flag = OVERFLOW1 + slot - AC1
-    b.set(flag, b.or_(b.get(flag), b.word(b.compare("uge", sum_of_digits, b.const(10**10)))))
+    b.set(flag, b.or_(b.get(flag), overflow))
 
 
 def _sign_changed(b: Builder, i: Instruction, digits: Word, word: Word, new_sign: Word) -> Bit:

@@ -78,6 +78,8 @@ def show_instruction(instruction: Instruction) -> str:
 def _operand(i: Instruction, operation: Operation) -> str:
     form = operation.form
     address = f"{i.address:04d}" + (f"+X{i.index}" if i.index else "")
+    number = i.first or i.last - (2 if operation.name.startswith(("BQ", "Q")) and i.last > 2 else 0)
+    switch = f"{10 * (operation.code - 61) + i.last + 1}"
     unit = f"{abs(operation.code) % 10}{i.first}"
     texts = {
         Form.NONE: "",
@@ -88,9 +90,11 @@ def _operand(i: Instruction, operation: Operation) -> str:
         Form.SHIFT: f"{i.address % 100}" + (f"+X{i.index}" if i.index else ""),
         Form.SPLIT: f"{i.address % 100}({i.address // 1000 + 10 * (i.address // 100 % 10 // 6)})",
         Form.COUNT: f"X{i.control}",
-        Form.NUMBER: f"{i.first or i.last},{address}",
-        Form.SWITCH: f"{10 * (operation.code - 61) + i.last + 1},{address}",
-        Form.LATCH: f"{i.last}",
+        Form.NUMBER: f"{number},{address}",
+        Form.UNIT: f"{i.first}",
+        Form.SWITCH: f"{switch},{address}",
+        Form.SWITCH_ONLY: switch,
+        Form.LATCH: f"{number}",
         Form.TAPE: f"{unit},{address}",
         Form.TAPE_CONTROL: unit,
         Form.TAPE_LATCH: i.control,

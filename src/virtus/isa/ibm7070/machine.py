@@ -1,10 +1,12 @@
 """What a vCPU is told of the 7070 besides its instructions: where things are, and the tables that descriptions use."""
 
 import struct
+from functools import cache
 
 from virtus.isa.ibm7070 import layout, timing
 
 
+@cache
 def constants() -> dict[int, bytes]:
     """The tables after core storage (see `layout`), by address."""
     return {

@@ -22,7 +22,9 @@ class Form(Enum):
     SPLIT = "count(point)"
     COUNT = "index word"
     NUMBER = "number,address"
+    UNIT = "number"
     SWITCH = "switch,address"
+    SWITCH_ONLY = "switch"
     LATCH = "latch"
     TAPE = "tape unit,address"
     TAPE_CONTROL = "tape unit"
@@ -118,7 +120,9 @@ def _tapes() -> list[Operation]:
 def _switches() -> list[Operation]:
     kinds = ("BES", "ESN", "ESF", "BSN", "BSF")
     return [
-        Operation(name, 61 + word, Form.SWITCH, ((4, kind),)) for word in range(3) for kind, name in enumerate(kinds)
+        Operation(name, 61 + word, Form.SWITCH if name.startswith("B") else Form.SWITCH_ONLY, ((4, kind),))
+        for word in range(3)
+        for kind, name in enumerate(kinds)
     ]
 
 
@@ -189,7 +193,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation("LL", 66, Form.FIELD),
     Operation("LE", 67, Form.FIELD),
     Operation("LEH", 68, Form.FIELD),
-    Operation("US", 69, Form.NUMBER, ((5, 0),)),
+    Operation("US", 69, Form.UNIT, ((5, 0),)),
     Operation("UR", 69, Form.NUMBER, ((5, 1),)),
     Operation("UW", 69, Form.NUMBER, ((5, 2),)),
     Operation("UWIV", 69, Form.NUMBER, ((5, 3),)),
