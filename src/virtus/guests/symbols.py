@@ -15,7 +15,7 @@ from virtus.guests import elf
 SECTION_HEADER: Final = struct.Struct("<IIQQQQIIQQ")
 SYMBOL: Final = struct.Struct("<IBBHQQ")
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
-SHN_UNDEF, SHN_LORESERVE = 0, 0xFF00
+SHF_EXECINSTR: Final = 4
 STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC = 0, 2, 10
 STB_GLOBAL: Final = 1
 HEADERS_AT: Final = 4096
@@ -54,24 +54,24 @@ def _functions(descriptor: int) -> list[Function]:
         return []
     data = os.pread(descriptor, entry * count, table)
     sections = list(SECTION_HEADER.iter_unpack(data[: len(data) // entry * entry]))
+    code = {number for number, section in enumerate(sections) if section[2] & SHF_EXECINSTR}
     for kind in (SHT_SYMTAB, SHT_DYNSYM):
         for _, type_, _, _, offset, size, link, _, _, _ in sections:
             if type_ == kind and link < len(sections):
                 strings_at, strings_size = sections[link][4:6]
                 if max(size, strings_size) <= MOST_BYTES:
                     strings = os.pread(descriptor, strings_size, strings_at)
-                    return _named(os.pread(descriptor, size, offset), strings)
+                    return _named(os.pread(descriptor, size, offset), strings, code)
     return []
 
 
-def _named(symbols: bytes, strings: bytes) -> list[Function]:
+def _named(symbols: bytes, strings: bytes, code: set[int]) -> list[Function]:
     found: dict[int, Function] = {}
-    for name_at, info, _, section, value, size in SYMBOL.iter_unpack(
-        symbols[: len(symbols) // SYMBOL.size * SYMBOL.size]
-    ):
+    whole = symbols[: len(symbols) // SYMBOL.size * SYMBOL.size]
+    for name_at, info, _, section, value, size in SYMBOL.iter_unpack(whole):
         kind, binding = info & 15, info >> 4
         is_function = kind in (STT_FUNC, STT_GNU_IFUNC) or (kind == STT_NOTYPE and binding == STB_GLOBAL and not size)
-        if not is_function or section == SHN_UNDEF or section >= SHN_LORESERVE:
+        if not is_function or section not in code:
             continue
         end = strings.find(b"\0", name_at, name_at + LONGEST_NAME)
         name = strings[name_at:end].decode(errors="backslashreplace") if end > name_at else ""

@@ -270,7 +270,7 @@ class Commands:
             return b""
         document = self._document(kind, annex)
         if document is None:
-            return b"" if kind not in (b"features",) else b"E00"
+            return b"E00" if kind == b"features" else b""
         offset, size = map(number, place.split(b","))
         piece = document[offset : offset + min(size, MOST_MEMORY)]
         return (b"m" if offset + len(piece) < len(document) else b"l") + piece
