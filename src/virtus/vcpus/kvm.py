@@ -44,6 +44,7 @@ SYSCALL_MASK: Final = 0x47700  # the flags that syscall clears: AC NT DF IF TF a
 FIXED_FLAGS: Final = 0x202  # interrupts stay on for the host; bit 1 is always set
 FLAGS_OF_RING3: Final = 0x250DD5 & ~0x3000  # what a guest may set: no interrupt flag, no I/O privilege level
 USER_CODE32: Final = 0x23
+IMMEDIATE_PORT: Final = (b"\xe4", b"\xe5", b"\xe6", b"\xe7")  # in and out with the port in the instruction
 
 
 def _segment(selector: int, type_: int, *, long: int = 0, size: int = 0, limit: int = 0xFFFFFFFF) -> bytes:
@@ -262,6 +263,7 @@ class KvmVcpu:
         self._exit.context = self.context
         self._direct_root = self.pages.make_direct_root()
         self._list = pool.take(LIST_PAGES)
+        self._comes_out_behind = False  # whether KVM shows RIP behind a port instruction, or at it
         self.shadowed = False
         self.shadowed = self._find_shadow(pool)
 
@@ -389,6 +391,7 @@ class KvmVcpu:
         if not 0 <= stub <= pages.INT80_STUB or beyond > 2 or self.processor.io_port[0] != pages.PORT:
             return self._foreign_port()
         if stub in (pages.SYSCALL_STUB, pages.SYSCALL32_STUB):
+            self._comes_out_behind = beyond > 0
             exit.reason, exit.number = (Reason.HYPERCALL if context.kernel else Reason.SYSCALL), regs[RAX] & 0xFFFFFFFF
             context.compatibility = stub == pages.SYSCALL32_STUB
             context.code_selector = USER_CODE32 if context.compatibility else 0x33
@@ -413,9 +416,10 @@ class KvmVcpu:
         """The guest itself used our port, from code of its own: to it, there is no such port."""
         exit, context, regs = self._exit, self.context, self.context.regs
         self._take_selectors()
-        back = 2 if self._bytes_at(regs[RIP] - 2, 2) in (bytes((0xE6, pages.PORT)), bytes((0xE4, pages.PORT))) else 1
-        if self._bytes_at(regs[RIP], 1) not in (b"\xe4", b"\xe5", b"\xe6", b"\xe7", b"\xec", b"\xed", b"\xee", b"\xef"):
-            regs[RIP] -= back
+        if self._comes_out_behind:
+            before = self._bytes_at(regs[RIP] - 2, 2)
+            immediate = before[:1] in IMMEDIATE_PORT and before[1:] == bytes((pages.PORT,))
+            regs[RIP] -= 2 if immediate else 1
         context.error_code = 0
         exit.reason, exit.number = Reason.FAULT, 13
         return exit

@@ -1,0 +1,1 @@
+"""The vCPU that runs guests under the host's KVM."""

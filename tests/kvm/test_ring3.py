@@ -1,0 +1,205 @@
+"""The vCPU at ring 3: what comes out, with which registers, and when; with no hypervisor behind it."""
+
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from virtus.exits import Reason
+from virtus.host import cpuid as host_cpuid
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
+from virtus.memory.pool import FramePool
+from virtus.memory.x86_paging import PRESENT, USER, WRITABLE, find_entry, is_canonical, translate
+from virtus.vcpus import kvm as vcpus
+from virtus.vcpus import monitor_pages
+from virtus.vcpus.kvm import KvmVcpu
+
+RW = PRESENT | WRITABLE | USER
+RAX, RBX, RSP, R11, RIP, RFLAGS = 0, 1, 6, 11, 16, 17
+CODE, DATA, READ_ONLY, NOTHING = 0x1000, 0x2000, 0x3000, 0x4000
+SIZE = 8 << 20
+LEAVES = {(1, 0): host_cpuid.leaf(1)}
+
+
+class Bare:
+    """A vCPU with one page each of code, data, and read-only data, at virtual addresses below 16 KiB."""
+
+    def __init__(self) -> None:
+        self.memory = GuestMemory(SIZE, "test")
+        pool = FramePool(0, self.memory.frames)
+        self.vcpu = KvmVcpu(self.memory, pool, LEAVES, frozenset())
+        self.context = self.vcpu.context
+        root, level3, level2, self.level1 = (pool.take() for _ in range(4))
+        entries = self.memory.entries
+        for slot, entry in self.vcpu.pages.entries.items():
+            entries(root)[slot] = entry
+        for table, below in ((root, level3), (level3, level2), (level2, self.level1)):
+            entries(table)[0] = below << FRAME_SHIFT | RW
+        self.frames = {}
+        for address, flags in ((CODE, RW), (DATA, RW), (READ_ONLY, RW & ~WRITABLE)):
+            self.frames[address] = pool.take()
+            entries(self.level1)[address >> FRAME_SHIFT] = self.frames[address] << FRAME_SHIFT | flags
+        self.spare = pool.take()
+        self.root = root << FRAME_SHIFT
+
+    def run(self, code: str, **registers: int) -> tuple[Reason, int]:
+        self.memory.frame(self.frames[CODE])[: len(code) // 2] = bytes.fromhex(code)
+        self.context.start(self.root, CODE, DATA + PAGE)
+        for name, value in registers.items():
+            self.context.regs[vcpus.__dict__[name.upper()]] = value
+        exit = self.vcpu.run()
+        return exit.reason, exit.number
+
+    def close(self) -> None:
+        self.vcpu.close()
+        self.memory.close()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Bare]:
+    lacking = vcpus.usable()
+    if lacking:
+        pytest.skip(f"no KVM here: {lacking}")
+    made = Bare()
+    yield made
+    made.close()
+
+
+def test_a_syscall_comes_out_behind_it_as_whoever_is_running(bare: Bare) -> None:
+    assert bare.run("0f05", rax=39, rbx=7) == (Reason.HYPERCALL, 39)
+    assert (bare.context.regs[RIP], bare.context.regs[RBX], bare.context.regs[RSP]) == (CODE + 2, 7, DATA + PAGE)
+    bare.context.user_root = bare.root
+    bare.context.switch()
+    try:
+        assert bare.run("0f05", rax=39) == (Reason.SYSCALL, 39)
+        assert not bare.context.compatibility
+    finally:
+        bare.context.switch()
+
+
+@pytest.mark.parametrize(
+    ("code", "vector", "error", "address"),
+    [
+        ("0f0b", 6, 0, None),  # ud2
+        ("fa", 13, 0, None),  # cli
+        ("488b042500400000", 14, 4, NOTHING),  # a load from nothing
+        ("4889042500300000", 14, 7, READ_ONLY),  # a store to what is read-only
+        ("f4", 13, 0, None),  # hlt
+        ("31c9f7f1", 0, 0, None),  # a division by zero
+        ("cc", 3, 0, None),  # int3
+        ("cd80", 0x80, 0, None),  # int 0x80
+        ("cd30", 13, 0x30 << 3 | 2, None),  # int 0x30, which has no gate
+        ("0f20d8", 13, 0, None),  # mov rax, cr3
+        ("66ba2000ec", 13, 0, None),  # in al, dx
+    ],
+)
+def test_exceptions_come_out_with_the_guests_registers(
+    bare: Bare, code: str, vector: int, error: int, address: int | None
+) -> None:
+    assert bare.run(code) == (Reason.FAULT, vector)
+    assert bare.context.error_code & ~4 == error & ~4
+    if address is not None:
+        assert bare.context.fault_address == address
+    behind = {"31c9f7f1": 2, "cc": 1, "cd80": 2, "66ba2000ec": 4}.get(code, 0)
+    assert bare.context.regs[RIP] == CODE + behind
+    assert bare.context.regs[RSP] == DATA + PAGE
+
+
+def test_the_gates_port_is_none_of_the_guests(bare: Bare) -> None:
+    assert bare.run("b0aae6e0") == (Reason.FAULT, 13)
+    assert bare.context.regs[RIP] == CODE + 2
+    assert bare.run("66bae000ee") == (Reason.FAULT, 13)
+    assert bare.context.regs[RIP] == CODE + 4
+
+
+def test_a_gate_that_the_guest_calls_is_a_syscall_and_no_more(bare: Bare) -> None:
+    jump = "48b8" + struct.pack("<Q", monitor_pages.STUBS).hex() + "ffe0"
+    assert bare.run(jump) == (Reason.HYPERCALL, monitor_pages.STUBS & 0xFFFFFFFF)
+    vector = monitor_pages.STUBS + (monitor_pages.VECTOR_STUB + 14) * monitor_pages.STUB_SIZE
+    jump = "48b8" + struct.pack("<Q", vector).hex() + "ffe0"
+    assert bare.run(jump) == (Reason.FAULT, 13)  # its stack is not ours: it has made no trap frame
+
+
+def test_registers_and_flags_are_kept_and_privileged_flags_are_not_taken(bare: Bare) -> None:
+    bare.run("0f05", rflags=0x3000 | 0x4 | 0x40)
+    assert bare.context.regs[RFLAGS] & 0x3044 == 0x44
+    assert bare.context.regs[R11] & 0x3000 == 0
+
+
+def test_a_changed_entry_counts_after_a_flush(bare: Bare) -> None:
+    entries = bare.memory.entries(bare.level1)
+    at, slot = (bare.level1 << FRAME_SHIFT) + 8 * 2, DATA >> FRAME_SHIFT
+    bare.memory.entries(bare.frames[DATA])[0] = 1
+    bare.memory.entries(bare.spare)[0] = 2
+    load = "488b1c25002000000f05"  # mov rbx, [DATA];  syscall
+    bare.run(load)
+    assert bare.context.regs[RBX] == 1
+    old, new = entries[slot], bare.spare << FRAME_SHIFT | RW
+    for before, after, value in ((old, new, 2), (new, old, 1), (old, 0, None), (0, old, 1)):
+        entries[slot] = after
+        bare.context.entry_changed(at, before, after)
+        bare.context.flush()
+        reason, number = bare.run(load)
+        if value is None:
+            assert (reason, number) == (Reason.FAULT, 14)
+        else:
+            assert bare.context.regs[RBX] == value
+
+
+def test_a_guest_that_never_comes_out_is_interrupted(bare: Bare) -> None:
+    bare.context.wake_at(time.monotonic_ns() + 1_000_000)
+    assert bare.run("ebfe") == (Reason.EVENT, 0)
+    assert bare.context.regs[RIP] == CODE
+    bare.context.kick()
+    assert bare.vcpu.run().reason is Reason.EVENT
+    threading.Timer(0.01, bare.context.kick).start()
+    assert bare.vcpu.run().reason is Reason.EVENT
+
+
+def test_a_sleeping_guest_wakes_by_time_or_descriptor(bare: Bare) -> None:
+    bare.context.sleep([], time.monotonic_ns() + 1_000_000)
+    assert not bare.context.running
+    assert bare.vcpu.run().reason is Reason.EVENT
+    assert bare.context.running
+
+
+def test_closing_gives_the_threads_signals_back() -> None:
+    if vcpus.usable():
+        pytest.skip("no KVM here")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    made = Bare()
+    assert vcpus.KICK in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    made.context.kick()
+    made.close()
+    made.close()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_addresses_are_walked_as_the_processor_does(bare: Bare) -> None:
+    assert translate(bare.memory, bare.root, DATA + 5) == (bare.frames[DATA] << FRAME_SHIFT) + 5
+    assert translate(bare.memory, bare.root, NOTHING) is None
+    assert translate(bare.memory, bare.root, 1 << 40) is None
+    assert find_entry(bare.memory, bare.root, DATA) == (bare.level1 << FRAME_SHIFT) + 16
+    assert find_entry(bare.memory, SIZE, DATA) is None
+    assert is_canonical((1 << 47) - 1) and not is_canonical(1 << 47) and is_canonical((1 << 64) - 1)
+
+
+def test_guest_memory_has_bounds() -> None:
+    memory = GuestMemory(2 * PAGE)
+    assert (memory.frames, len(memory.frame(1)), len(memory.entries(1))) == (2, PAGE, 512)
+    for number in (-1, 2, 1 << 40):
+        with pytest.raises(IndexError):
+            memory.frame(number)
+        with pytest.raises(IndexError):
+            memory.entries(number)
+    memory.close()
+    memory.close()
+    with pytest.raises(ValueError):
+        GuestMemory(PAGE + 1)
+    pool = FramePool(3, 5)
+    assert (pool.take(), pool.take()) == (3, 4)
+    with pytest.raises(MemoryError):
+        pool.take()
