@@ -214,4 +214,4 @@ class Tapes:
 
 
 def _ends_with_mark(word: int) -> bool:
-    return bool(word & words.ALPHA) and word % 100 == RECORD_MARK
+    return bool(word & words.ALPHA) and (word & words.MAGNITUDE) % 100 == RECORD_MARK
