@@ -1,8 +1,8 @@
 """Guest memory for the interpreter: pages of another process, kept here while one of its threads is interpreted.
 
 A page is read when it is first looked at. The first store to it tries a store in the other process, so that pages which
-must not be written fault exactly; after that stores change the copy. `settle` writes back what has changed, word by
-word, and forgets all copies: it is called before anybody else may look at that memory, or change it.
+must not be written fault exactly; after that stores change the copy. `settle` writes back the words that have
+changed, and forgets all copies: it is called before anybody else may look at that memory, or change it.
 """
 
 from typing import Final, Literal, Protocol
@@ -107,13 +107,15 @@ class PageMemory:
         """Write back what has changed and forget everything; raises OSError when the process is gone."""
         if not self._pages:
             return
-        changed = []
-        for number, original in self._originals.items():
-            page = self._pages[number]
-            if page != original:
-                changed += _differences(number << SHIFT, page, original)
+        changed = [
+            (number << SHIFT, self._pages[number], original)
+            for number, original in self._originals.items()
+            if self._pages[number] != original
+        ]
         self._forget()
-        process_memory.write_words(self.ident, changed)
+        for address, page, original in changed:
+            for start, end in _differences(page, original):
+                process_memory.write(self.ident, address + start, page[start:end])
 
     def _forget(self) -> None:
         self._originals.clear()
@@ -155,13 +157,20 @@ class PageMemory:
             views[size][number] = memoryview(page).cast(format)
 
 
-def _differences(address: int, page: bytearray, original: bytes) -> list[tuple[int, int]]:
-    """The words of a page that have changed, each with its address."""
-    found = []
-    for start in range(0, PAGE, STRIDE):
-        if page[start : start + STRIDE] != original[start : start + STRIDE]:
-            for at in range(start, start + STRIDE, WORD):
-                word = page[at : at + WORD]
-                if word != original[at : at + WORD]:
-                    found.append((address + at, int.from_bytes(word, "little")))
-    return found
+def _differences(page: bytearray, original: bytes) -> list[tuple[int, int]]:
+    """Where a page has changed, as half-open intervals of whole words."""
+    found: list[tuple[int, int]] = []
+    start = -1  # of the interval that goes on
+    for stride in range(0, PAGE, STRIDE):
+        if page[stride : stride + STRIDE] == original[stride : stride + STRIDE]:
+            if start >= 0:
+                found.append((start, stride))
+                start = -1
+            continue
+        for at in range(stride, stride + STRIDE, WORD):
+            if page[at : at + WORD] != original[at : at + WORD]:
+                start = at if start < 0 else start
+            elif start >= 0:
+                found.append((start, at))
+                start = -1
+    return [*found, (start, PAGE)] if start >= 0 else found
