@@ -4,6 +4,7 @@ A technique makes a `Request` before the box around the guest is built: the trac
 port. Inside the box it has the vCPU made, and joins it to the kernel before the guest starts.
 """
 
+import contextlib
 import os
 import sys
 from typing import Final
@@ -55,7 +56,11 @@ class Request:
     def close(self) -> None:
         """The supervisor needs none of it any more, once the box is gone."""
         if self._listener is not None:
+            path = self._listener.getsockname()
             self._listener.close()
+            if isinstance(path, str):
+                with contextlib.suppress(OSError):  # somebody has cleaned up
+                    os.unlink(path)
         if self._file >= 0:
             os.close(self._file)
 
