@@ -14,7 +14,7 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
 from virtus.memory.x86_paging import PRESENT, USER, WRITABLE, find_entry, is_canonical, translate
 from virtus.vcpus import kvm as vcpus
-from virtus.vcpus import monitor_pages
+from virtus.vcpus import kvm_context, monitor_pages
 from virtus.vcpus.kvm import KvmVcpu
 
 RW = PRESENT | WRITABLE | USER
@@ -49,7 +49,7 @@ class Bare:
         self.memory.frame(self.frames[CODE])[: len(code) // 2] = bytes.fromhex(code)
         self.context.start(self.root, CODE, DATA + PAGE)
         for name, value in registers.items():
-            self.context.regs[vcpus.__dict__[name.upper()]] = value
+            self.context.regs[kvm_context.__dict__[name.upper()]] = value
         exit = self.vcpu.run()
         return exit.reason, exit.number
 

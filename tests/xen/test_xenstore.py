@@ -265,3 +265,27 @@ def test_a_message_too_long_is_refused() -> None:
     _, made = connection()
     made.receive(struct.pack("<4I", ring.WRITE, 3, 0, 1 << 30))
     assert answers(made) == [(ring.ERROR, 3, b"E2BIG\0")]
+
+
+@pytest.mark.slow
+def test_a_domain_cannot_fill_the_store() -> None:
+    store, made = connection()
+    deep = HOME + b"/a" * 1500
+    store.write(1, deep, b"x")
+    assert store.read(1, deep) == b"x"
+    number = store.begin(1)
+    with pytest.raises(StoreError, match="ENOSPC"):
+        for at in range(20_000):
+            store.write(1, HOME + b"/n%d" % at, b"")
+    with pytest.raises(StoreError, match="ENOSPC"):
+        for at in range(20_000):
+            store.make_directory(1, HOME + b"/t%d" % at, number)
+    for _ in range(9):
+        store.begin(1)
+    with pytest.raises(StoreError, match="ENOSPC"):
+        store.begin(1)
+    with pytest.raises(StoreError, match="E2BIG"):
+        store.write(1, HOME + b"/large", bytes(5000))
+    for _ in range(40_000):
+        made.receive(message(ring.READ, b"nothing\0"))
+    assert len(made.answers) <= ring.MOST_WAITING + ring.MOST_PAYLOAD

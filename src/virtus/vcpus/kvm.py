@@ -5,7 +5,6 @@ on shadow page tables), the shadow does not see what we store into a page table:
 few instructions inside the guest machine, in an address space of ours. Which of the two it is, is found by trying.
 """
 
-import errno
 import fcntl
 import os
 import select
@@ -22,14 +21,10 @@ from virtus.host.cpuid import Leaf
 from virtus.host.thread_timer import ThreadTimer
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
-from virtus.memory.x86_paging import FRAME_MASK, translate
 from virtus.vcpus import monitor_pages as pages
+from virtus.vcpus.kvm_context import FIXED_FLAGS, NULL, R11, RAX, RBX, RCX, RFLAGS, RIP, RSI, RSP, KvmContext
 from virtus.vcpus.monitor_pages import MonitorPages
 
-RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP = range(8)
-R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(8, 18)
-ACCESSED_AND_DIRTY: Final = 0x60
-NO_EXECUTE: Final = 1 << 63
 KICK: Final = signal.SIGRTMIN
 LIST_PAGES: Final = 8
 LIST_ENTRIES: Final = LIST_PAGES * PAGE // 16
@@ -39,9 +34,8 @@ CR4: Final = 0x6A0  # PAE PGE OSFXSR OSXMMEXCPT
 CR4_OSXSAVE: Final = 1 << 18
 XSAVE: Final = 1 << 26  # CPUID.1:ECX
 EFER: Final = 0xD01  # SCE LME LMA NXE
-MSR_TSC, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK = 0x10, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
+MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK = 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
 SYSCALL_MASK: Final = 0x47700  # the flags that syscall clears: AC NT DF IF TF and the I/O privilege level
-FIXED_FLAGS: Final = 0x202  # interrupts stay on for the host; bit 1 is always set
 FLAGS_OF_RING3: Final = 0x250DD5 & ~0x3000  # what a guest may set: no interrupt flag, no I/O privilege level
 USER_CODE32: Final = 0x23
 IMMEDIATE_PORT: Final = (b"\xe4", b"\xe5", b"\xe6", b"\xe7")  # in and out with the port in the instruction
@@ -56,182 +50,8 @@ KERNEL_STACK: Final = _segment(pages.DATA3, 3, size=1)
 USER_CODE: Final = _segment(0x33, 11, long=1)
 USER_CODE_32: Final = _segment(USER_CODE32, 11, size=1)
 USER_STACK: Final = _segment(0x2B, 3, size=1)
-NULL: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 0, 3, 1, 3, 1, 1, 0, 1, 0, 0, 0)
 TASK: Final = kvm.SEGMENT.pack(pages.TSS, pages.TSS_LIMIT, pages.TASK, 11, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 NO_LDT: Final = kvm.SEGMENT.pack(0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0)
-
-
-class KvmContext:
-    """The one thread of execution, as a hypervisor sees it: two address spaces, and whose registers these are.
-
-    `regs` are those of struct kvm_regs (`virtus.host.kvm.REGISTER_NAMES`). `kernel` tells whether the guest's kernel is
-    running, or a program of it. After Reason.FAULT, `error_code` and `fault_address` are the processor's.
-    """
-
-    ident = 0
-
-    def __init__(self, vcpu: "KvmVcpu") -> None:
-        self._vcpu = vcpu
-        self._sregs, self._words = vcpu.processor.sregs, vcpu.processor.sregs_words
-        self.regs = vcpu.processor.regs
-        self.kernel = True
-        self.kernel_root = self.user_root = 0  # guest physical addresses of the two L4 tables
-        self.error_code = 0
-        self.code_selector, self.stack_selector = pages.CODE3, pages.DATA3
-        self.compatibility = False  # the SYSCALL came from 32-bit code
-        self._other_gs = NULL
-        self.sleeping: tuple[list[int], int | None] | None = None
-
-    @property
-    def has_syscall32(self) -> bool:
-        """Whether a `syscall` of 32-bit code comes out."""
-        return self._vcpu.has_syscall32
-
-    @property
-    def running(self) -> bool:
-        """Whether it goes on when the vCPU next runs."""
-        return self.sleeping is None
-
-    @property
-    def fault_address(self) -> int:
-        """CR2."""
-        address: int = self._words[kvm.CR2_WORD]
-        return address
-
-    @property
-    def fs_base(self) -> int:
-        """The base of FS."""
-        base: int = self._words[kvm.FS_BASE_WORD]
-        return base
-
-    @fs_base.setter
-    def fs_base(self, base: int) -> None:
-        self._words[kvm.FS_BASE_WORD] = base
-
-    @property
-    def gs_base(self) -> int:
-        """The base of GS, of whoever is running."""
-        base: int = self._words[kvm.GS_BASE_WORD]
-        return base
-
-    @gs_base.setter
-    def gs_base(self, base: int) -> None:
-        self._words[kvm.GS_BASE_WORD] = base
-
-    @property
-    def user_gs_base(self) -> int:
-        """The base of GS that programs have, seen while the kernel runs."""
-        base: int = struct.unpack_from("<Q", self._other_gs)[0]
-        return base
-
-    @user_gs_base.setter
-    def user_gs_base(self, base: int) -> None:
-        self._other_gs = struct.pack("<Q", base) + self._other_gs[8:]
-
-    def load_user_gs(self, selector: int, descriptor: int) -> None:
-        """Load the programs' GS from a segment descriptor, or make it null (selector 0), while the kernel runs."""
-        if not selector & ~3:
-            self._other_gs = NULL
-            return
-        base = descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
-        limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF0000
-        granular = descriptor >> 55 & 1
-        if granular:
-            limit = limit << 12 | 0xFFF
-        self._other_gs = kvm.SEGMENT.pack(
-            base, limit, selector, descriptor >> 40 & 15 | 1, descriptor >> 47 & 1, descriptor >> 45 & 3,
-            descriptor >> 54 & 1, descriptor >> 44 & 1, descriptor >> 53 & 1, granular, descriptor >> 52 & 1, 0, 0,
-        )  # fmt: skip
-
-    def switch(self) -> None:
-        """From the guest's kernel to its program, or back: the other address space, the other GS."""
-        self.kernel = not self.kernel
-        mine = bytes(self._sregs[kvm.GS_AT : kvm.GS_AT + 24])
-        self._sregs[kvm.GS_AT : kvm.GS_AT + 24] = self._other_gs
-        self._other_gs = mine
-        self.load_root()
-
-    def load_root(self) -> None:
-        """Take up a changed `kernel_root` or `user_root`."""
-        self._words[kvm.CR3_WORD] = self.kernel_root if self.kernel else self.user_root
-
-    def start(self, root: int, entry: int, stack: int) -> None:
-        """Begin with the guest's kernel at `entry`."""
-        self.kernel_root = root
-        self.load_root()
-        regs = self.regs
-        regs[:] = memoryview(bytes(8 * len(regs))).cast("Q")
-        regs[RIP], regs[RSP], regs[RFLAGS] = entry, stack, FIXED_FLAGS
-
-    def set_gdt(self, frames: list[int]) -> None:
-        """The guest's segment descriptors, page by page; whoever gives them has checked each."""
-        self._vcpu.changed += self._vcpu.pages.set_gdt(frames)
-        self._vcpu.flush_wanted = True
-
-    def entry_changed(self, address: int, old: int, new: int) -> None:
-        """A page table entry at this physical address was changed by us, and the guest may have been using it.
-
-        It takes effect at the latest when `flush` is called.
-        """
-        if not old & 1:
-            return  # nothing of it was remembered
-        kept = old & ~ACCESSED_AND_DIRTY & ~NO_EXECUTE
-        same_frame = not (old ^ new) & FRAME_MASK
-        if same_frame and new & kept == kept and not new & ~old & NO_EXECUTE and not old & ~new & ACCESSED_AND_DIRTY:
-            return  # it only allows more: the processor will look again before it refuses
-        self._vcpu.changed.append(address)
-
-    def page_overwritten(self, frame: int) -> None:
-        """A frame becomes a page table whose old translations may be remembered from an earlier life."""
-        first = frame << FRAME_SHIFT
-        self._vcpu.changed.extend(range(first, first + PAGE, 8))
-        self._vcpu.flush_wanted = True
-
-    def flush(self) -> None:
-        """No translation that was changed is used any more once the guest goes on; nothing to do where none was."""
-        if self._vcpu.changed:
-            self._vcpu.flush_wanted = True
-
-    def table_returns(self) -> None:
-        """A frame is used as a table again: nothing that was remembered of its earlier life counts."""
-        self._vcpu.flush_wanted = True
-
-    @property
-    def flush_pending(self) -> bool:
-        """Whether entries were changed since the last flush."""
-        return bool(self._vcpu.changed)
-
-    def read(self, address: int, size: int) -> bytes:
-        """Bytes at a virtual address of whoever is running; raises OSError(EFAULT)."""
-        data, memory, root = b"", self._vcpu.memory, self._words[kvm.CR3_WORD]
-        while size:
-            physical = translate(memory, root, address)
-            if physical is None:
-                raise OSError(errno.EFAULT, f"nothing at {address:#x}")
-            piece = min(size, PAGE - address % PAGE)
-            data += memory.bytes[physical : physical + piece]
-            address, size = address + piece, size - piece
-        return data
-
-    def time_stamp(self) -> int:
-        """The guest's time stamp counter."""
-        return self._vcpu.processor.get_msr(MSR_TSC)
-
-    def time_stamp_khz(self) -> int:
-        """Its rate."""
-        return self._vcpu.processor.tsc_khz()
-
-    def wake_at(self, monotonic_ns: int) -> None:
-        """Come out with Reason.EVENT at this time of the monotonic clock, or before; the earliest wish counts."""
-        self._vcpu.wake_at(monotonic_ns)
-
-    def sleep(self, descriptors: list[int], until_ns: int | None) -> None:
-        """Do not run before one of the descriptors is readable or the monotonic clock has come so far."""
-        self.sleeping = (descriptors, until_ns)
-
-    def kick(self) -> None:
-        """Come out with Reason.EVENT soon; any thread may ask."""
-        self._vcpu.kick()
 
 
 class KvmVcpu:
@@ -245,9 +65,13 @@ class KvmVcpu:
         self.pages = MonitorPages(memory, pool)
         try:
             self._vm = kvm.Vm()
+        except OSError as error:
+            raise HostLacks("starting a virtual processor", f"/dev/kvm: {error}", "see `virtus doctor`") from error
+        try:
             self._vm.set_memory(0, 0, memory.size, memory.address)
             self.processor = kvm.VirtualProcessor(self._vm)
         except OSError as error:
+            self._vm.close()
             raise HostLacks("starting a virtual processor", f"/dev/kvm: {error}", "see `virtus doctor`") from error
         self._exit = Exit()
         self.changed: list[int] = []  # physical addresses of page table entries
@@ -258,14 +82,18 @@ class KvmVcpu:
         self.processor.admit_signal(KICK)
         self._timer = ThreadTimer(KICK, self._thread)
         self._wake_at: int | None = None
-        self._set_up(cpuid, indexed)
         self.context = KvmContext(self)
         self._exit.context = self.context
         self._direct_root = self.pages.make_direct_root()
         self._list = pool.take(LIST_PAGES)
         self._comes_out_behind = False  # whether KVM shows RIP behind a port instruction, or at it
-        self.shadowed = False
-        self.shadowed = self._find_shadow(pool)
+        self.shadowed = self.has_syscall32 = False
+        try:
+            self._set_up(cpuid, indexed)
+            self.shadowed = self._find_shadow(pool)
+        except (HostLacks, MachineBroken):
+            self.close()
+            raise
 
     def _set_up(self, cpuid: dict[tuple[int, int], Leaf], indexed: frozenset[int]) -> None:
         processor = self.processor

@@ -323,7 +323,12 @@ class Cpu:
     # accounting
 
     def set_state(self, state: int) -> None:
-        """The processor begins to run, or to be blocked: account the time before, and show it to the guest."""
+        """The processor begins to run, or to be blocked: account the time before, and show it to the guest.
+
+        Both happen in the guest's kernel, in whose address space the place to show it is.
+        """
+        if state == self._state:
+            return
         now = self.now()
         self._runstate[self._state] += now - self._state_since
         self._state, self._state_since = state, now

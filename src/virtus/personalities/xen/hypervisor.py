@@ -3,6 +3,7 @@
 from typing import Final
 
 from virtus.exits import Exit, Reason
+from virtus.host.kvm import EXIT_NAMES
 from virtus.personalities.xen import (  # noqa: F401  each registers its hypercalls
     cpu_calls,
     event_channels,
@@ -65,7 +66,8 @@ class Hypervisor:
                 cpu.set_state(RUNNING)
                 domain.poll()
             else:
-                raise DomainCrash(f"its processor stopped ({exit.number}) at {self._regs[RIP]:#x}")
+                why = EXIT_NAMES.get(exit.number, f"exit {exit.number}")
+                raise DomainCrash(f"its processor stopped at {self._regs[RIP]:#x}: {why}")
             if domain.store.connection.answers:
                 domain.store.flush()
             cpu.tick()

@@ -17,6 +17,7 @@ M2P_SLOT: Final = 258
 M2P_ADDRESS: Final = 0xFFFF_8100_0000_0000
 ENTRY_SIZE: Final = 8
 LARGE_PAGE: Final = 2 << 20
+MOST_NOTES: Final = 200
 FIXED_FRAMES: Final = 1024
 """What the hypervisor needs apart from tables that grow with the memory."""
 
@@ -34,7 +35,8 @@ class XenMachine:
     def __init__(
         self, memory: GuestMemory, pool: FramePool, entries: dict[int, int], note: Callable[[str], None]
     ) -> None:
-        self.memory, self._pool, self.note = memory, pool, note
+        self.memory, self._pool, self._note = memory, pool, note
+        self._noted: set[str] = set()
         self.frames = FrameTable(memory.frames)
         self.frames.give(pool.first, pool.end - pool.first, DOMID_XEN)
         self.domains: dict[int, Domain] = {}
@@ -44,6 +46,14 @@ class XenMachine:
         self.m2p_words = memory.words[table << 9 : (table << 9) + memory.frames]
         self.m2p_range = (M2P_ADDRESS, M2P_ADDRESS + pages * PAGE)
         self.reserved = {**entries, M2P_SLOT: self._map_m2p(table, pages)}
+
+    def note(self, line: str) -> None:
+        """Remember something a user should know; of ever new lines only the first MOST_NOTES."""
+        if line not in self._noted:
+            if len(self._noted) >= MOST_NOTES:
+                line = "more was noted than is shown"
+            self._noted.add(line)
+        self._note(line)
 
     def _map_m2p(self, table: int, pages: int) -> int:
         """An L4 entry through which every domain may read the table."""

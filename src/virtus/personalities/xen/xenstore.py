@@ -87,6 +87,13 @@ class Transaction:
     seen: dict[Path, int] = field(default_factory=dict)
     events: list[tuple[Path, bool]] = field(default_factory=list)
 
+    def saw(self, path: Path, node: Node | None) -> None:
+        """Remember what a path was when it was first looked at; raises StoreError for too many."""
+        if path not in self.seen:
+            if len(self.seen) >= MOST_NODES and self.domain != DOMID_CONTROL:
+                raise StoreError("ENOSPC")
+            self.seen[path] = ABSENT if node is None else node.generation
+
 
 def check_path(path: bytes) -> Path:
     """An absolute path of the tree; raises StoreError("EINVAL")."""
@@ -127,7 +134,7 @@ class Store:
         if view is not None:
             if path in view.changes:
                 return view.changes[path]
-            view.seen.setdefault(path, ABSENT if node is None else node.generation)
+            view.saw(path, node)
         return node
 
     def _readable(self, domain: int, path: Path, view: Transaction | None) -> Node:
@@ -159,8 +166,7 @@ class Store:
     def _names(self, path: Path, view: Transaction | None) -> set[bytes]:
         names = set(self._children.get(path, ()))
         if view is not None:
-            node = self._nodes.get(path)
-            view.seen.setdefault(path, ABSENT if node is None else node.generation)
+            view.saw(path, self._nodes.get(path))
             for changed, node in view.changes.items():
                 if parent(changed) == path and changed != b"/":
                     name = changed.rpartition(b"/")[2]
@@ -193,17 +199,21 @@ class Store:
 
     def _make(self, domain: int, path: Path, view: Transaction | None) -> Node:
         """The node at a path, made with all above where it is missing; raises StoreError."""
-        node = self._find(path, view)
-        if node is not None:
-            if not node.permissions.allow(domain, "w"):
-                raise StoreError("EACCES")
-            return node
-        above = self._make(domain, parent(path), view)
-        if len(self._nodes) + (len(view.changes) if view else 0) >= MOST_NODES and domain != DOMID_CONTROL:
+        missing = list[Path]()
+        while (node := self._find(path, view)) is None:
+            missing.append(path)
+            path = parent(path)
+        if not node.permissions.allow(domain, "w"):
+            raise StoreError("EACCES")
+        if (
+            len(self._nodes) + len(missing) + (len(view.changes) if view else 0) > MOST_NODES
+            and domain != DOMID_CONTROL
+        ):
             raise StoreError("ENOSPC")
-        owner = above.permissions.owner if domain == DOMID_CONTROL else domain
-        node = Node(b"", replace(above.permissions, owner=owner))
-        self._set(path, node, view)
+        for path in reversed(missing):
+            owner = node.permissions.owner if domain == DOMID_CONTROL else domain
+            node = Node(b"", replace(node.permissions, owner=owner))
+            self._set(path, node, view)
         return node
 
     def write(self, domain: int, path: Path, value: bytes, transaction: int = 0) -> None:
@@ -264,7 +274,10 @@ class Store:
 
     def _changed(self, path: Path, view: Transaction | None, whole: bool = False) -> None:
         if view is not None:
-            view.events.append((path, whole))
+            if (path, whole) not in view.events[-1:]:
+                if len(view.events) >= MOST_NODES and view.domain != DOMID_CONTROL:
+                    raise StoreError("ENOSPC")
+                view.events.append((path, whole))
             return
         self._fire(path, whole)
 
