@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,46 +30,54 @@ class Disk:
 
     def read(self, offset: int, pieces: Sequence[memoryview]) -> None:
         """Fill the pieces, one after the other, from the disk."""
-        if self._aside is None:
+        if self._aside is None or not self._aside.clusters:
             _whole(os.preadv, self._file, offset, pieces)
-        else:
-            for at, piece in _placed(offset, pieces):
-                self._read_layered(at, piece)
+            return
+        for fd, start, run in self._runs(self._aside, offset, pieces):
+            _whole(os.preadv, fd, start, run)
 
     def write(self, offset: int, pieces: Sequence[memoryview]) -> None:
         """Store the pieces, one after the other."""
         if self._aside is None:
             _whole(os.pwritev, self._file, offset, pieces)
-        else:
-            for at, piece in _placed(offset, pieces):
-                self._write_layered(at, piece)
+            return
+        size = sum(map(len, pieces))
+        for cluster in range(offset // CLUSTER, -(-(offset + size) // CLUSTER)):
+            self._set_aside(self._aside, cluster)
+        _whole(os.pwritev, self._aside.fd, offset, pieces)
 
     def flush(self) -> None:
         """What was written before survives a loss of power."""
         if self._aside is None and not self.read_only:
             os.fdatasync(self._file)
 
-    def _read_layered(self, offset: int, piece: memoryview) -> None:
-        assert self._aside is not None
-        while piece:
-            count = min(len(piece), CLUSTER - offset % CLUSTER)
-            kept = offset // CLUSTER in self._aside.clusters
-            _whole(os.preadv, self._aside.fd if kept else self._file, offset, [piece[:count]])
-            offset, piece = offset + count, piece[count:]
+    def _runs(
+        self, aside: "_Aside", offset: int, pieces: Sequence[memoryview]
+    ) -> Iterator[tuple[int, int, list[memoryview]]]:
+        """The pieces cut at the borders between what was changed and what was not: file, offset, and pieces in it."""
+        run, run_fd, run_at = list[memoryview](), -1, offset
+        for piece in pieces:
+            while piece:
+                fd = aside.fd if offset // CLUSTER in aside.clusters else self._file
+                if fd != run_fd:
+                    if run:
+                        yield run_fd, run_at, run
+                    run, run_fd, run_at = [], fd, offset
+                count = min(len(piece), CLUSTER - offset % CLUSTER)
+                run.append(piece[:count])
+                offset, piece = offset + count, piece[count:]
+        if run:
+            yield run_fd, run_at, run
 
-    def _write_layered(self, offset: int, piece: memoryview) -> None:
-        assert self._aside is not None
-        while piece:
-            count, cluster = min(len(piece), CLUSTER - offset % CLUSTER), offset // CLUSTER
-            if cluster not in self._aside.clusters:
-                start = cluster * CLUSTER
-                if count < CLUSTER:
-                    before = bytearray(min(CLUSTER, self.size - start))
-                    _whole(os.preadv, self._file, start, [memoryview(before)])
-                    _whole(os.pwritev, self._aside.fd, start, [memoryview(before)])
-                self._aside.clusters.add(cluster)
-            _whole(os.pwritev, self._aside.fd, offset, [piece[:count]])
-            offset, piece = offset + count, piece[count:]
+    def _set_aside(self, aside: "_Aside", cluster: int) -> None:
+        """Copy a cluster that is to be changed, unless it has been."""
+        if cluster in aside.clusters:
+            return
+        start = cluster * CLUSTER
+        before = memoryview(bytearray(min(CLUSTER, self.size - start)))
+        _whole(os.preadv, self._file, start, [before])
+        _whole(os.pwritev, aside.fd, start, [before])
+        aside.clusters.add(cluster)
 
     def close(self) -> None:
         """Close the files. May be called twice."""
@@ -90,14 +98,6 @@ class _Aside:
         except OSError:
             self.fd = os.memfd_create("virtus-snapshot", os.MFD_CLOEXEC)  # no such file system there: in memory
         self.clusters: set[int] = set()
-
-
-def _placed(offset: int, pieces: Sequence[memoryview]) -> list[tuple[int, memoryview]]:
-    placed = []
-    for piece in pieces:
-        placed.append((offset, piece))
-        offset += len(piece)
-    return placed
 
 
 def _whole(does: object, fd: int, offset: int, pieces: Sequence[memoryview]) -> None:
