@@ -16,33 +16,35 @@ from virtus.guests import elf, symbols
 from virtus.guests.symbols import Function, Map, bias, functions
 
 TEXT, OFFSET = 0x10000, 0x1000
+CODE, DATA = 3, 1  # sections
 STRINGS = b"\0first\0second\0\x1b[31mred\0third\0"
 SECTIONS_AT, SYMBOLS_AT, STRINGS_AT, SIZE = 0x200, 0x300, 0x400, 0x3000
 
 
-def image(*entries: tuple[int, int, int, int], kind: int = symbols.SHT_SYMTAB) -> bytes:
+def image(*entries: tuple[int, int, int, int], kind: int = symbols.SHT_SYMTAB, section: int = CODE) -> bytes:
     """A program with a segment of code at TEXT, and these symbols: name, info, address, size."""
     data = bytearray(SIZE)
     header = elf.MAGIC + bytes((elf.ELFCLASS64, elf.ELFDATA2LSB))
     elf.HEADER.pack_into(
         data, 0, header, elf.ET_EXEC, elf.EM_RISCV, 1, TEXT, 64, SECTIONS_AT, 0, 64, elf.PROGRAM_HEADER.size, 1,
-        symbols.SECTION_HEADER.size, 3, 0,
+        symbols.SECTION_HEADER.size, 4, 0,
     )  # fmt: skip
     elf.PROGRAM_HEADER.pack_into(data, 64, elf.PT_LOAD, elf.PF_X | elf.PF_R, OFFSET, TEXT, TEXT, 0x2000, 0x2000, 4096)
     size = len(entries) * symbols.SYMBOL.size
     for at, fields in (
         (1, (0, kind, 0, 0, SYMBOLS_AT, size, 2, 0, 0, 0)),
         (2, (0, 3, 0, 0, STRINGS_AT, 64, 0, 0, 0, 0)),
+        (CODE, (0, 1, symbols.SHF_EXECINSTR, TEXT, OFFSET, 0x2000, 0, 0, 0, 0)),
     ):
         symbols.SECTION_HEADER.pack_into(data, SECTIONS_AT + at * symbols.SECTION_HEADER.size, *fields)
     for at, (name, info, address, length) in enumerate(entries):
-        symbols.SYMBOL.pack_into(data, SYMBOLS_AT + at * symbols.SYMBOL.size, name, info, 0, 1, address, length)
+        symbols.SYMBOL.pack_into(data, SYMBOLS_AT + at * symbols.SYMBOL.size, name, info, 0, section, address, length)
     data[STRINGS_AT : STRINGS_AT + len(STRINGS)] = STRINGS
     return bytes(data)
 
 
 FIRST, SECOND, RED, THIRD = 1, 7, 14, 23
-GLOBAL_FUNCTION, LOCAL_FUNCTION, OBJECT = 0x12, 0x02, 0x11
+GLOBAL_FUNCTION, LOCAL_FUNCTION, OBJECT, GLOBAL_LABEL = 0x12, 0x02, 0x11, 0x10
 USUAL = ((FIRST, GLOBAL_FUNCTION, TEXT + 0x10, 0x20), (SECOND, LOCAL_FUNCTION, TEXT + 0x100, 0))
 
 
@@ -66,6 +68,12 @@ def test_of_two_names_that_which_others_know() -> None:
     entries = (THIRD, LOCAL_FUNCTION, TEXT, 4), (FIRST, GLOBAL_FUNCTION, TEXT, 4), (SECOND, LOCAL_FUNCTION, TEXT, 4)
     with file_of(image(*entries)) as descriptor:
         assert [function.name for function in functions(descriptor)] == ["first"]
+
+
+@pytest.mark.parametrize(("section", "count"), [(CODE, 1), (DATA, 0), (0, 0), (0xFFF1, 0)])
+def test_a_label_is_a_function_where_code_is(section: int, count: int) -> None:
+    with file_of(image((FIRST, GLOBAL_LABEL, TEXT, 0), section=section)) as descriptor:
+        assert len(functions(descriptor)) == count
 
 
 def test_names_that_would_move_a_terminal_s_cursor_are_none() -> None:

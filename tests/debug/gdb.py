@@ -19,7 +19,6 @@ from tests.guest_runs import need
 from virtus.machine.debug.packets import Control, Decoder, encode
 
 GDB: Final = "gdb-multiarch"
-ROOT: Final = Path(__file__).parent.parent.parent
 START_S: Final = 20
 TIMEOUT_S: Final = 60
 _WAITING: Final = re.compile(r"waiting for gdb on (\S+)\n")
@@ -36,7 +35,7 @@ class Guest:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            errors="backslashreplace",
         )
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
