@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -58,14 +59,14 @@ echo type $(cat /sys/hypervisor/type) $(cat /sys/hypervisor/guest_type)
 grep -c ^processor /proc/cpuinfo
 for i in 1 2 3 4 5 6 7 8; do echo $i; done | sort -rn | head -n 1
 (sleep 1; kill -TERM $$) & trap 'echo a signal' TERM; wait; trap - TERM
-dd if=/dev/zero bs=1M count=64 2>/dev/null | sha256sum
+head -c 16777216 /dev/zero >/zeros; sha256sum /zeros
 before=$(cut -d. -f1 /proc/uptime); sleep 2; echo $(($(cut -d. -f1 /proc/uptime) - before)) seconds
 date -u +%Y
 poweroff -f
 """
     shown, report = boot(kernels.ramdisk(script, tmp_path / "initrd"))
     assert "type xen PV\n1\n8\na signal\n" in shown
-    assert hashlib.sha256(bytes(64 << 20)).hexdigest() in shown
+    assert hashlib.sha256(bytes(16 << 20)).hexdigest() in shown
     assert "\n2 seconds\n" in shown or "\n3 seconds\n" in shown
     assert time.strftime("\n%Y\n", time.gmtime()) in shown
     assert report["status"] == 0
@@ -139,6 +140,26 @@ def test_a_shell_on_the_terminal_and_the_way_out(tmp_path: Path) -> None:
         until(b"again\r\n")
         os.write(master, b"\x1d")
         assert process.wait(TIMEOUT_S) == 130
+        assert termios.tcgetattr(slave) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        os.close(slave)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_a_machine_that_is_told_to_end_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    ramdisk = kernels.ramdisk("poweroff -f", tmp_path / "initrd")
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    process = subprocess.Popen(command(ramdisk, "earlyprintk=xen"), stdin=slave, stdout=slave, stderr=slave)
+    try:
+        os.read(master, 1)
+        assert termios.tcgetattr(slave) != before
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
         assert termios.tcgetattr(slave) == before
     finally:
         process.kill()

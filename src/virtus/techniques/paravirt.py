@@ -2,6 +2,8 @@
 
 import contextlib
 import resource
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,8 +94,9 @@ class Paravirt:
             except NotLoadable as error:
                 raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
             personality = Hypervisor(domain)
-            console.start()
+            open_things.enter_context(_ended_by_signals())
             open_things.callback(console.stop)
+            console.start()
             loop.run(vcpu, personality, counted)
             domain.console.close()
             for disk in disks:
@@ -153,6 +156,24 @@ def _disk(path: Path, read_only: bool, snapshot: bool) -> Iterator[Disk]:
         yield disk
     finally:
         disk.close()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A request to end ends the domain as a power cut would, and leaves the terminal as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _introduce(machine: XenMachine, domain: Domain) -> None:
