@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ WORDS = st.builds(lambda sign, digits: f"{sign}{digits:010d}", SIGNS, DIGITS)
 NUMERIC = st.builds(lambda sign, digits: f"{sign}{digits:010d}", st.sampled_from("+-"), DIGITS)
 FIELDS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair)))
 WHOLE = (0, 9)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 
 @dataclass
@@ -55,6 +56,7 @@ def signed(total: int, like: Word, *others: Word) -> Word:
     return Word(sign, abs(total))
 
 
+@pytest.mark.slow
 @FEW
 @given(WORDS, FIELDS)
 def test_loading(text: str, field: tuple[int, int]) -> None:
@@ -66,6 +68,7 @@ def test_loading(text: str, field: tuple[int, int]) -> None:
     assert execute(instruction("+33", field), l200=text).accumulator(3) == str(word)
 
 
+@pytest.mark.slow
 @FEW
 @given(WORDS, WORDS, FIELDS)
 def test_adding(accumulator: str, text: str, field: tuple[int, int]) -> None:
@@ -84,6 +87,7 @@ def test_adding(accumulator: str, text: str, field: tuple[int, int]) -> None:
         assert after.registers[layout.OVERFLOW1 + number - 1] == (expected.digits >= LIMIT)
 
 
+@pytest.mark.slow
 @FEW
 @given(WORDS, WORDS, FIELDS, st.sampled_from([layout.HALTS, layout.SENSES]))
 def test_adding_to_storage(accumulator: str, text: str, field: tuple[int, int], mode: int) -> None:
@@ -250,6 +254,7 @@ def test_shifting_and_counting_both(one: str, two: str) -> None:
     assert after.word(7) == f"+99{count:04d}5678"
 
 
+@pytest.mark.slow
 @FEW
 @given(WORDS, WORDS, st.integers(0, 20), st.integers(0, 9))
 def test_shifting_both(one: str, two: str, count: int, point: int) -> None:
@@ -283,6 +288,7 @@ def test_a_shift_by_more_than_there_is_is_invalid() -> None:
 # Accumulators are addresses, too
 
 
+@pytest.mark.slow
 @FEW
 @given(WORDS, NUMERIC)
 def test_an_accumulator_as_an_address(one: str, two: str) -> None:
@@ -302,6 +308,7 @@ def test_other_high_addresses_have_nothing() -> None:
 
 @given(st.integers(0, LIMIT - 1), st.sampled_from("+-@"))
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_any_word_is_an_instruction(digits: int, sign: str) -> None:
     """It ends in one of the known ways, alike whether interpreted or translated."""
     before = program(f"{sign}{digits:010d}", "-0000000000", l5="+0000070003", a1="+0000000001", a3="-0000000002")

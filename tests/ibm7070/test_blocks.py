@@ -7,7 +7,7 @@ from tests.ibm7070.harness import State, both, execute
 from virtus.isa.ibm7070 import layout
 from virtus.isa.ibm7070 import word as words
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 AREAS = st.lists(st.tuples(st.integers(2000, 2100), st.integers(-1, 6)), min_size=1, max_size=4)
 HALT = words.parse("-0000000000")
 

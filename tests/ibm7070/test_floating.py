@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.ibm7070.harness import State, execute
 from virtus.isa.ibm7070 import layout
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 
 def shown(sign: str, exponent: int, fraction: int) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.ibm7070.harness import CODE, both, execute, program
 from virtus.isa.ibm7070 import layout
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 PORTIONS = st.one_of(st.integers(0, 9999), st.sampled_from([0, 1, 9999]))
 SIGNS = st.sampled_from("+-@")
 

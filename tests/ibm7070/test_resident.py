@@ -25,6 +25,7 @@ def state(storage: dict[int, str]) -> State:
     return State({location: words.parse(text) for location, text in storage.items()})
 
 
+@pytest.mark.slow
 def test_a_loop() -> None:
     after = both(state(LOOP))
     assert after.accumulator(1) == "+0000030000"
@@ -170,3 +171,25 @@ def test_random_programs(seed: int) -> None:
 def test_many_random_programs(seed: int) -> None:
     reasons = {both(random_program(seed + offset)).reason for offset in range(60)}
     assert layout.HALT in reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_the_optimising_translator_has_the_same_meanings(seed: int) -> None:
+    """The descriptions evaluated to LLVM's language, entered in place of the quick translation."""
+    from virtus.vcpus.translator.baseline import Unit
+    from virtus.vcpus.translator.llvm.compile import optimise
+    from virtus.vcpus.translator.llvm.request import Request
+
+    before = random_program(seed)
+    expected = both(before)
+    with machine(translate=True) as vcpu:
+        for location, word in before.storage.items():
+            vcpu.context.store(location, word)
+        content = bytes(vcpu.memory.bytes[: layout.STORAGE * layout.WORD])
+        entry = layout.address_of(CODE)
+        made, _ = optimise(vcpu.isa, Request(0, "ibm7070", entry, ((layout.CORE, content),)))
+        assert vcpu._code is not None
+        vcpu._code.put(Unit(made.blob, dict(made.entries), [], {}, list(made.covers)), vcpu.memory.covered)
+        after = run_on(vcpu, before)
+    assert after == expected
