@@ -10,6 +10,7 @@ from tests.guest_runs import need, virtus
 from virtus.machine.debug.trace import TEXT_COLUMNS
 
 pytestmark = pytest.mark.slow
+DECK = Path(__file__).parent.parent.parent / "examples" / "ibm7070" / "sqrt.7070"
 BARE = r"""
 __attribute__((naked)) void _start(void) {
     __asm__(".option norelax\n li a0, 3\n call twice\n li a7, 172\n ecall\n li a7, 64\n li a0, 9\n li a1, 0\n"
@@ -139,3 +140,22 @@ def test_only_programs_for_another_processor_are_traced() -> None:
     done = virtus("run", "--trace", "echo")
     assert done.returncode == 2
     assert b"has no option for: trace" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--gdb", "0"), b"GDB knows no IBM 7070"),
+        (("--trace=/nowhere/at/all",), b"its trace in /nowhere/at/all: No such file or directory"),
+        (("--trace=/dev/full",), b"its trace in /dev/full: No space left on device"),
+    ],
+)
+def test_what_is_refused_for_a_deck(words: tuple[str, ...], message: bytes) -> None:
+    done = virtus("run", *words, DECK)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_deck_s_trace_goes_into_a_file(tmp_path: Path) -> None:
+    virtus("run", f"--trace={tmp_path / 'trace'}", DECK)
+    assert re.match(r"\d{4}  \S", (tmp_path / "trace").read_text())

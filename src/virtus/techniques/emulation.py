@@ -53,6 +53,21 @@ def _take(tiers: Any) -> None:
     tiers.collect()
 
 
+def _run_deck(spec: GuestSpec) -> Report:
+    from virtus.techniques import ibm7070
+
+    if "gdb" in spec.extra:
+        raise UsageError(f"running {spec.argv[0]}", "GDB knows no IBM 7070", "--trace shows what it does")
+    deck, path = ibm7070.deck_of(spec), spec.extra.get("trace")
+    if path in (None, "-", "yes"):
+        return ibm7070.run_deck(deck)
+    try:
+        with open(path, "w", encoding="utf-8") as trace:
+            return ibm7070.run_deck(deck, trace=trace)
+    except OSError as error:
+        raise UsageError(f"running {spec.argv[0]}, its trace in {path}", os.strerror(error.errno or 0)) from error
+
+
 class Emulation:
     """See Technique."""
 
@@ -69,9 +84,7 @@ class Emulation:
     def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
         """See Technique."""
         if choose.guest_of(spec).kind is Kind.DECK:
-            from virtus.techniques import ibm7070
-
-            return ibm7070.run_deck(ibm7070.deck_of(spec))
+            return _run_deck(spec)
         if "trace" in spec.extra or "gdb" in spec.extra:
             return self._run_interpreted(spec)
         from virtus.isa.riscv64 import RISCV64
