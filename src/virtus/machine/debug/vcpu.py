@@ -220,7 +220,7 @@ class DebuggedVcpu:
                 continue
             if came_out_with is not None:
                 context.resume()
-            if action.signal:
+            if action.signal and thread in self.threads():  # what was decided on another one may have ended all
                 self.system.signal(thread, action.signal)
 
     def _leave(self) -> None:
