@@ -278,6 +278,9 @@ def test_shifting_both(one: str, two: str, count: int, point: int) -> None:
 def test_a_shift_whose_address_is_indexed_is_what_the_sum_says() -> None:
     after = execute("+5005001000", l5="+0002030000", a1="+0000001234")  # SR1 0 plus 203: SL1 3
     assert after.accumulator(1) == "+0001234000"
+    after = execute("+5005000000", l5="+0012030000", a1="+0000001234")  # nothing by itself
+    assert after.accumulator(1) == "+0001234000"
+    assert execute("+5005000000", l5="+0000000000").reason == layout.INVALID_OPERATION
 
 
 def test_a_shift_by_more_than_there_is_is_invalid() -> None:

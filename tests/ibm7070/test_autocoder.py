@@ -1,5 +1,8 @@
 """The assembler."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,6 +239,7 @@ def test_columns() -> None:
 def test_what_is_source() -> None:
     assert is_source("     * COMMENT\n\n     START     ZA1  5")
     assert is_source(card("ORIGIN", "CNTRL", "5"))
+    assert is_source("     * NOTHING BUT\n     * COMMENTS")
     for text in ("", "#!/bin/sh\necho", "hello", "     START     WHAT 5", "{}"):
         assert not is_source(text)
 
@@ -252,3 +256,11 @@ def test_any_source_is_assembled_or_refused(lines: list[str]) -> None:
     except AssemblyFailed:
         return
     assert all(words.valid(word) for word in made.program.words.values())
+
+
+def test_the_manual_page_has_every_operation() -> None:
+    """docs/ibm7070.md writes `ST#` for ST1, ST2 and ST3."""
+    page = (Path(__file__).parents[2] / "docs" / "ibm7070.md").read_text()
+    known = set(re.findall(r"[A-Z]+#?", page))
+    missing = {operation.name for operation in OPERATIONS} - known
+    assert {name for name in missing if f"{name[:-1]}#" not in known} == set()

@@ -10,11 +10,16 @@ _DECLARATIONS = frozenset(("DA", "DC", "DRDW", "EQU", "CNTRL"))
 
 
 def is_source(text: str) -> bool:
-    """Whether a text is Autocoder: the first line that is no comment has an operation where one belongs."""
+    """Whether a text is Autocoder: the first line that is no comment has an operation where one belongs. A text of
+    nothing but comments, such as the beginning of a long one, is taken for it, too."""
+    comments = 0
     for line in text.splitlines():
         columns = columns_of(line)
-        if not columns.strip() or columns[5:6] == "*":
+        if not columns.strip():
+            continue
+        if columns[5:6] == "*":
+            comments += 1
             continue
         operation = columns[OPERATION:OPERAND].strip()
         return operation in BY_NAME or operation in _DECLARATIONS
-    return False
+    return comments > 0

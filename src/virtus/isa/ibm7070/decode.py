@@ -47,15 +47,20 @@ def code_of(word: int) -> int:
 
 @lru_cache(maxsize=LOCATIONS)
 def decode_word(word: int) -> Instruction:
-    """The instruction in a word; one that means nothing is invalid."""
+    """The instruction in a word; one that means nothing is invalid. A shift whose address is indexed may turn out to be
+    any shift."""
     if not valid(word) or word & ALPHA:
         return Instruction(word & SIGNS if not valid(word) else word, None)
-    for operation in BY_CODE.get(code_of(word), ()):
+    code = code_of(word)
+    rows = BY_CODE.get(code, ())
+    for operation in rows:
         if all(field(word, position, position) == digit for position, digit in operation.digits):
             instruction = Instruction(word, operation)
             if operation.form is Form.FIELD and instruction.first > instruction.last:
                 return Instruction(word, None)
             return instruction
+    if code in (SHIFT_CONTROL, COUPLED_SHIFT_CONTROL) and field(word, 2, 3):
+        return Instruction(word, rows[0])
     return Instruction(word, None)
 
 
