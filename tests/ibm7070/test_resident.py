@@ -1,6 +1,7 @@
 """The vCPU for machines in this process: programs that change themselves, and both ways of running in step."""
 
 import random
+import signal
 
 import pytest
 
@@ -110,6 +111,28 @@ def test_a_loop_without_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> N
     before.registers[layout.DEADLINE] = 7 * 100_000
     with machine(translate=True) as vcpu:
         assert run_on(vcpu, before).reason == layout.EVENT
+
+
+def test_somebody_can_interrupt_it() -> None:
+    """A signal's handler runs while the guest is in a loop without end, of jumps or within one instruction."""
+
+    class Enough(Exception):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise Enough
+
+    before = signal.signal(signal.SIGALRM, handler)
+    look_up = {CODE: "+6700091500", 98: "+0000000000", 1500: "-0020002000", 2000: "+0000000001"}
+    try:
+        for storage in ({CODE: "+0100001000"}, look_up):
+            with machine(translate=True) as vcpu:
+                signal.setitimer(signal.ITIMER_REAL, 0.02)
+                with pytest.raises(Enough):
+                    run_on(vcpu, state(storage))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # Random programs

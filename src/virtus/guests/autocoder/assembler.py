@@ -32,8 +32,7 @@ from virtus.isa.ibm7070.layout import STORAGE
 from virtus.isa.ibm7070.operations import BY_NAME
 
 ORIGIN: Final = 325
-"""Where a program goes that does not say: behind what the machine uses of low storage (A22-7003, "Automatic Priority
-Processing"), which channels reach up to 0324."""
+"""Where a program goes that does not say: behind what the machine and its channels use of low storage, up to 0324."""
 DECLARATIONS: Final = frozenset(("DA", "DC", "DRDW", "EQU", "CNTRL"))
 
 

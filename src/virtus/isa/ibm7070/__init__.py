@@ -1,7 +1,7 @@
 """The IBM 7070 Data Processing System (1960) as a processor: words of ten decimal digits and a sign.
 
-Source: IBM 7070 Data Processing System Reference Manual, A22-7003 (1960). Where it left a question open, the simulator
-of Open SIMH (I7000/i7070_cpu.c) was asked; docs/ibm7070.md says where this machine differs from that.
+Where a subject is treated in the Reference Manual (A22-7003, 1960) is named by its section there. What instructions do
+was checked against the simulator of Open SIMH (I7000/i7070_cpu.c); docs/ibm7070.md says where this machine differs.
 """
 
 from collections.abc import Callable

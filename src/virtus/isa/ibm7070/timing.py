@@ -1,11 +1,11 @@
 """How long instructions take, in the 7070's cycles of 6 microseconds.
 
-The Reference Manual gives a formula for each operation. This table follows the weights of the Open SIMH simulator of
-the 7070, whose unit is a quarter of a cycle: 7 cycles to fetch an instruction and its operand, 2.5 for indexing, for
-fields by their length, and for a product three cycles for each unit of each digit of the multiplier and half a cycle
-for a zero. So a full addition takes 60 microseconds and a product of random numbers about 860, as published (60 and
-924). The simulator has no times for division, block transmission and look-up: a quotient takes what the multiplication
-that undoes it would, and each word moved two cycles of storage, one to read and one to write.
+This table follows the weights of the Open SIMH simulator of the 7070, whose unit is a quarter of a cycle: 7 cycles to
+fetch an instruction and its operand, 2.5 for indexing, for fields by their length, and for a product three cycles for
+each unit of each digit of the multiplier and half a cycle for a zero. So a full addition takes 60 microseconds and a
+product of random numbers about 860, as published (60 and 924). The simulator has no times for division, block
+transmission and look-up: a quotient takes what the multiplication that undoes it would, and each word moved two cycles
+of storage, one to read and one to write.
 """
 
 import math
