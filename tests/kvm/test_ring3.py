@@ -203,3 +203,17 @@ def test_guest_memory_has_bounds() -> None:
     assert (pool.take(), pool.take()) == (3, 4)
     with pytest.raises(MemoryError):
         pool.take()
+
+
+def test_bases_of_gs_are_exchanged_between_kernel_and_program(bare: Bare) -> None:
+    context = bare.context
+    context.user_root = bare.root
+    context.gs_base = 0x1000
+    descriptor = 0x04CFF380_00000FFF | 0x6789 << 16
+    context.load_user_gs(0x63, descriptor)
+    assert (context.gs_base, context.user_gs_base) == (0x1000, 0x0480_6789)
+    context.switch()
+    assert (context.gs_base, context.user_gs_base) == (0x0480_6789, 0x1000)
+    context.switch()
+    context.load_user_gs(0, 0)
+    assert (context.gs_base, context.user_gs_base) == (0x1000, 0)

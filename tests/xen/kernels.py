@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -66,6 +67,20 @@ def busybox() -> bytes:
     return program
 
 
+# A 32-bit program at 0x08048054: write(1, text, 11), exit(7), by int 0x80
+_CODE_32: Final = (
+    bytes.fromhex("b804000000 bb01000000 b976800408 ba0b000000 cd80 b801000000 bb07000000 cd80") + b"32 bits on\n"
+)
+
+
+def program32() -> bytes:
+    """The program as an ELF file for i386."""
+    size = 84 + len(_CODE_32)
+    ident = elf.MAGIC + bytes((1, 1, 1)) + bytes(9)
+    header = struct.pack("<16sHHIIIIIHHHHHH", ident, 2, 3, 1, 0x08048054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    return header + struct.pack("<8I", 1, 0, 0x08048000, 0x08048000, size, size, 7, 4096) + _CODE_32
+
+
 def ramdisk(script: str, path: Path, *modules: Path) -> Path:
     """An initial ramdisk at `path` whose /init is a shell script in which busybox's commands are there."""
     start = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc proc /proc; mount -t sysfs sys /sys\n"
@@ -74,6 +89,7 @@ def ramdisk(script: str, path: Path, *modules: Path) -> Path:
     files.append(("dev/console", 0o20600, b"", 5 << 8 | 1))
     files.append(("bin/busybox", 0o100755, busybox(), 0))
     files.append(("init", 0o100755, (start + script).encode(), 0))
+    files.append(("bin/program32", 0o100755, program32(), 0))
     files += [(module.name, 0o100644, module.read_bytes(), 0) for module in modules]
     files.append(("TRAILER!!!", 0, b"", 0))
     archive = bytearray()

@@ -38,7 +38,8 @@ DATA: Final = 0x8000  # pages of the image that a test may use as it likes
 DATA_PAGES: Final = 24
 
 
-def image() -> KernelImage:
+def image(hypercall_page: int = 0) -> KernelImage:
+    """The kernel; with the offset of a page that is to be filled with hypercalls."""
     code = bytearray(PAGE)
     code[0:2] = b"\x0f\x05"  # syscall
     code[2:9] = _DONE_CODE
@@ -55,6 +56,8 @@ def image() -> KernelImage:
         linux_image.NOTE_INITIAL_P2M: struct.pack("<Q", P2M),
         linux_image.NOTE_MODULE_FRAME: struct.pack("<I", 1),
     }
+    if hypercall_page:
+        notes[linux_image.NOTE_HYPERCALL_PAGE] = struct.pack("<Q", BASE + hypercall_page)
     return KernelImage(BASE + CODE_AT, (KernelSegment(CODE_AT, memoryview(code), DATA + DATA_PAGES * PAGE),), notes)
 
 
@@ -69,12 +72,12 @@ class Faulted(Exception):
 class MiniGuest:
     """Domain 1 of a machine of 8 MiB, with 8 MiB for another domain behind it."""
 
-    def __init__(self, vcpu: Any, machine: XenMachine, own: int) -> None:
+    def __init__(self, vcpu: Any, machine: XenMachine, own: int, kernel: KernelImage | None = None) -> None:
         self.vcpu, self.machine = vcpu, machine
         self.memory = machine.memory
         self.domain = Domain(machine, 1, own, 8 * MIB >> FRAME_SHIFT, vcpu.context)
         machine.domains[1] = self.domain
-        builder.build(self.domain, image(), b"", "", machine.store, Console(-1, -1))
+        builder.build(self.domain, kernel or image(), b"", "", machine.store, Console(-1, -1))
         self.personality = Hypervisor(self.domain)
         self.context = vcpu.context
         self.regs = vcpu.context.regs

@@ -62,6 +62,8 @@ for i in 1 2 3 4 5 6 7 8; do echo $i; done | sort -rn | head -n 1
 head -c 16777216 /dev/zero >/zeros; sha256sum /zeros
 before=$(cut -d. -f1 /proc/uptime); sleep 2; echo $(($(cut -d. -f1 /proc/uptime) - before)) seconds
 date -u +%Y
+program32 & program32; echo $?
+wait
 poweroff -f
 """
     shown, report = boot(kernels.ramdisk(script, tmp_path / "initrd"))
@@ -69,6 +71,7 @@ poweroff -f
     assert hashlib.sha256(bytes(16 << 20)).hexdigest() in shown
     assert "\n2 seconds\n" in shown or "\n3 seconds\n" in shown
     assert time.strftime("\n%Y\n", time.gmtime()) in shown
+    assert shown.count("32 bits on\n") == 2 and "\n7\n" in shown
     assert report["status"] == 0
     assert report["exits"]["hypercall"] == sum(report["calls"].values()) - report["calls"]["system call of a program"]
     assert not [note for note in report["notes"] if "refused" in note]

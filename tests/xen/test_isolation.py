@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.xen.mini_guest import BASE, MIB, Faulted, MiniGuest, machine
+from tests.xen.mini_guest import BASE, CALL, DATA, MIB, RDI, RIP, RSP, Faulted, MiniGuest, image, machine
 from tests.xen.stopped import StoppedContext
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.memory.x86_paging import FRAME_MASK, LARGE, PRESENT, USER, WRITABLE
@@ -321,3 +321,15 @@ def test_the_small_guest_is_a_domain_like_any_other(ring3: None, guest: MiniGues
     assert guest.hypercall("sched_op", 2, at) == 0
     assert guest.domain.ended == "poweroff"
     assert not guest.personality.running
+
+
+def test_a_kernel_without_calls_of_its_own_gets_a_page_of_them(ring3: None) -> None:
+    page = DATA + 15 * PAGE
+    with machine() as (vcpu, xen, own):
+        guest = MiniGuest(vcpu, xen, own, image(page))
+        stack = guest.va(guest.data(22)) + PAGE - 8
+        guest.memory.entries(guest.mfn(guest.data(22)))[511] = BASE + CALL + 2  # it returns to where the act ends
+        guest.regs[RDI], guest.regs[RSP], guest.regs[RIP] = 0, stack, BASE + page + 32 * 17
+        guest._until_done()
+        assert guest.result == 4 << 16 | 17
+        assert guest.regs[RSP] == stack + 8

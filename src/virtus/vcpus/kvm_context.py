@@ -1,7 +1,6 @@
 """The thread of execution of a vCPU at ring 3, as a hypervisor holds it: registers, address spaces, changed entries."""
 
 import errno
-import struct
 from typing import TYPE_CHECKING, Final
 
 from virtus.host import kvm
@@ -38,7 +37,7 @@ class KvmContext:
         self.error_code = 0
         self.code_selector, self.stack_selector = pages.CODE3, pages.DATA3
         self.compatibility = False  # the SYSCALL came from 32-bit code
-        self._other_gs = NULL
+        self._other_gs_base = 0
         self.sleeping: tuple[list[int], int | None] | None = None
 
     @property
@@ -80,34 +79,41 @@ class KvmContext:
     @property
     def user_gs_base(self) -> int:
         """The base of GS that programs have, seen while the kernel runs."""
-        base: int = struct.unpack_from("<Q", self._other_gs)[0]
-        return base
+        return self._other_gs_base
 
     @user_gs_base.setter
     def user_gs_base(self, base: int) -> None:
-        self._other_gs = struct.pack("<Q", base) + self._other_gs[8:]
+        self._other_gs_base = base
 
     def load_user_gs(self, selector: int, descriptor: int) -> None:
-        """Load the programs' GS from a segment descriptor, or make it null (selector 0), while the kernel runs."""
+        """Load the programs' GS from a segment descriptor, or make it null (selector 0), while the kernel runs.
+
+        As between two swapgs: selector, limit and attributes are there at once, the base when programs run.
+        """
         if not selector & ~3:
-            self._other_gs = NULL
+            self._load_gs(NULL)
             return
         base = descriptor >> 16 & 0xFFFFFF | descriptor >> 32 & 0xFF000000
         limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF0000
         granular = descriptor >> 55 & 1
         if granular:
             limit = limit << 12 | 0xFFF
-        self._other_gs = kvm.SEGMENT.pack(
+        segment = kvm.SEGMENT.pack(
             base, limit, selector, descriptor >> 40 & 15 | 1, descriptor >> 47 & 1, descriptor >> 45 & 3,
             descriptor >> 54 & 1, descriptor >> 44 & 1, descriptor >> 53 & 1, granular, descriptor >> 52 & 1, 0, 0,
         )  # fmt: skip
+        self._load_gs(segment)
+
+    def _load_gs(self, segment: bytes) -> None:
+        kernels = self.gs_base
+        self._sregs[kvm.GS_AT : kvm.GS_AT + 24] = segment
+        self._other_gs_base, self.gs_base = self.gs_base, kernels
 
     def switch(self) -> None:
-        """From the guest's kernel to its program, or back: the other address space, the other GS."""
+        """From the guest's kernel to its program, or back: the other address space, and what swapgs does."""
         self.kernel = not self.kernel
-        mine = bytes(self._sregs[kvm.GS_AT : kvm.GS_AT + 24])
-        self._sregs[kvm.GS_AT : kvm.GS_AT + 24] = self._other_gs
-        self._other_gs = mine
+        words = self._words
+        words[kvm.GS_BASE_WORD], self._other_gs_base = self._other_gs_base, words[kvm.GS_BASE_WORD]
         self.load_root()
 
     def load_root(self) -> None:
