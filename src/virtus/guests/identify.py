@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
-from virtus.guests.ibm7070_deck import is_deck
 
 HEAD_BYTES: Final = 4096
 ELF_MACHINES: Final = {
@@ -122,11 +121,17 @@ def classify(path: Path, head: bytes, size: int) -> Guest:
         return Guest(path, Kind.KERNEL)
     if head.startswith(b"MZ"):
         return _pe(path, head)
-    if path.suffix == DECK_SUFFIX or is_deck(head.split(b"\n", 1)[0].decode("utf-8", "replace")):
+    if path.suffix == DECK_SUFFIX or (b"\0" not in head and _is_deck(head)):
         return Guest(path, Kind.DECK, machine="IBM 7070")
     if b"\0" not in head:
         raise GuestNotRunnable(doing, "a text file without #!", f"put #!/bin/sh on its first line, or run sh {path}")
     raise GuestNotRunnable(doing, "no kind of program that virtus knows (ELF, script, PE, kernel image)")
+
+
+def _is_deck(head: bytes) -> bool:
+    from virtus.guests.ibm7070_deck import is_deck  # only for texts: programs start without it
+
+    return is_deck(head.split(b"\n", 1)[0].decode("utf-8", "replace"))
 
 
 def _elf(path: Path, head: bytes, size: int) -> Guest:
