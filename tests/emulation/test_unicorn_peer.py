@@ -103,6 +103,7 @@ word = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(HARMLESS), st.lists(word, min_size=6, max_size=6)), max_size=8))
 def test_any_arguments_are_answered(asked: list[tuple[int, list[int]]]) -> None:
     calls = FewCalls(Pages(), HEAP, MAPPINGS)
