@@ -29,11 +29,33 @@ def pe(machine: int) -> bytes:
     return bytes(head)
 
 
-def kernel() -> bytes:
+def kernel(*, bits: int = 64) -> bytes:
     head = bytearray(0x300)
     head[:2] = b"MZ"
+    head[0x1FE:0x200] = b"\x55\xaa"
     head[0x202:0x206] = b"HdrS"
+    head[0x236] = bits == 64
     return bytes(head)
+
+
+def vmlinux() -> bytes:
+    header = bytearray(elf(62)[:64])
+    struct.pack_into("<Q", header, 32, 64)
+    struct.pack_into("<HH", header, 54, 56, 1)
+    return bytes(header) + struct.pack("<IIQQQQQQ", 1, 5, 0x200000, 0xFFFFFFFF81000000, 0x1000000, 0, 0, 0)
+
+
+def multiboot(*, at: int = 64, wrong: int = 0, magic: int = 0x1BADB002) -> bytes:
+    words = [magic, 0, 24] if magic == 0xE85250D6 else [magic, 3]
+    return bytes(at) + struct.pack(f"<{len(words) + 1}I", *words, (wrong - sum(words)) & 0xFFFFFFFF) + bytes(64)
+
+
+def cd() -> bytes:
+    return bytes(0x8000) + b"\1CD001\1" + bytes(100)
+
+
+def boot_sector() -> bytes:
+    return (b"\xfa\x31\xc0".ljust(510, b"\0")) + b"\x55\xaa" + bytes(512)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +67,16 @@ def kernel() -> bytes:
         (elf(22, order=2), Guest(HERE, Kind.ELF, "S/390", 64)),
         (elf(999), Guest(HERE, Kind.ELF, "processor 999", 64)),
         (pe(0x8664), Guest(HERE, Kind.PE, "x86-64")),
-        (kernel(), Guest(HERE, Kind.KERNEL)),
+        (kernel(), Guest(HERE, Kind.KERNEL, "x86-64", 64)),
+        (kernel(bits=32), Guest(HERE, Kind.KERNEL, "i386", 32)),
+        (vmlinux(), Guest(HERE, Kind.KERNEL, "x86-64", 64)),
+        (multiboot(), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
+        (multiboot(at=16384, magic=0xE85250D6), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
+        (elf(3, bits=1) + multiboot(), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
+        (elf(3, bits=1) + multiboot(wrong=1), Guest(HERE, Kind.ELF, "i386", 32)),
+        (cd(), Guest(HERE, Kind.CDROM)),
+        (boot_sector(), Guest(HERE, Kind.DISK)),
+        (b"QFI\xfb\0\0\0\3", Guest(HERE, Kind.DISK)),
         (b"#! /bin/sh -e\necho\n", Guest(HERE, Kind.SCRIPT, interpreter="/bin/sh")),
     ],
 )
@@ -62,7 +93,7 @@ def test_kinds(head: bytes, expected: Guest) -> None:
         (elf(62, bits=7), "damaged"),
         (elf(62, kind=1), "no program"),
         (b"#!\n", "names no interpreter"),
-        (b"\0\1\2\3", "no kind of program"),
+        (b"\0\1\2\3", "no kind of guest"),
         (b"MZ" + bytes(100), "DOS program"),
         (b"MZ", "truncated"),
     ],

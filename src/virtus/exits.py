@@ -22,6 +22,10 @@ class Reason(Enum):
     SIGNAL = "signal"  # a fault of the guest's own, or a signal the host sent it
     ENDED = "ended"  # a context is gone: killed, or its address space torn down
     EVENT = "host event"  # a host descriptor or timer the personality waits for is ready
+    PORT_IO = "port I/O"  # a guest's kernel uses an I/O port that its vCPU does not answer
+    MEMORY_IO = "memory I/O"  # or an address where a device is, and no memory
+    HALT = "halt"  # nothing to do until an interrupt
+    API_CALL = "API call"  # a function of the guest's operating system, answered outside of it
     LEFT = "left"  # an instruction of a foreign processor came out for a reason of its instruction set's own
 
 
@@ -29,15 +33,20 @@ class Exit:
     """One exit. The vCPU owns and reuses the object: a personality that needs it later copies what it needs.
 
     `context` is the vCPU's handle for the guest thread that came out (a `Context` where the vCPU has one);
-    `number` the system call's number, the signal's number or the host's wait status, by `reason`.
+    `number` the system call's number, the signal's number or the host's wait status, by `reason`. For PORT_IO and
+    MEMORY_IO it is the port or the physical address; `size` is the number of bytes (1, 2, 4 or 8), `write` the
+    direction, and `value` what the guest writes, or where the personality leaves what the guest reads.
     """
 
-    __slots__ = ("context", "number", "reason")
+    __slots__ = ("context", "number", "reason", "size", "value", "write")
 
     def __init__(self) -> None:
         self.reason = Reason.EVENT
         self.context: Any = None
         self.number = 0
+        self.size = 0
+        self.value = 0
+        self.write = False
 
 
 class Vcpu(Protocol):

@@ -4,13 +4,16 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from virtus.errors import UsageError
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
+
+if TYPE_CHECKING:
+    from virtus.machine.machine_spec import MachineSpec
 
 EXTRAS = {
     "emulation": (
@@ -27,7 +30,7 @@ def box_options(function: Any) -> Any:
         [
             click.option("--root", type=Path, default=Path("/"), metavar="DIR", help="The guest's root; default: /."),
             click.option("--volume", "volumes", multiple=True, metavar="SRC:DST[:ro]", help="Show a directory inside."),
-            click.option("--net", type=click.Choice(["none", "host"]), default="none", help="Network; default: none."),
+            click.option("--net", default="none", metavar="none|host", help="Network; default: none."),
             click.option("--hostname", default="virtus", metavar="NAME", help="Host name inside."),
             click.option("--user", type=click.IntRange(0), metavar="UID", help="User inside; default: you."),
             click.option("--env", "environment", multiple=True, metavar="K=V", help="Set a variable inside."),
@@ -80,6 +83,12 @@ Examples:
 @click.option("--initrd", type=Path, metavar="FILE", help="Of a kernel: its initial RAM disk.")
 @click.option("--append", default="", metavar="WORDS", help="Of a kernel: its command line.")
 @click.option("--disk", "disks", multiple=True, metavar="FILE[,ro][,snapshot]", help="Of a kernel: a disk image.")
+@click.option("--cdrom", type=Path, metavar="FILE", help="Of a PC: the CD in its drive.")
+@click.option("--floppy", type=Path, metavar="FILE", help="Of a PC: the floppy disk in its drive.")
+@click.option("--name", default="", metavar="NAME", help="Of a kernel: how `virtus domain` calls it.")
+@click.option(
+    "--depth", type=click.IntRange(1), metavar="N", help="With prescan: branches that a scan follows at most."
+)
 @click.argument("guest")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -94,19 +103,39 @@ def command(
     initrd: Path | None,
     append: str,
     disks: tuple[str, ...],
+    cdrom: Path | None,
+    floppy: Path | None,
+    name: str,
+    depth: int | None,
     **box: Any,
 ) -> int:
     """Run GUEST, a program file or a command's name, and exit as it does.
 
     The guest sees the host's files, but its changes go to a layer that is thrown away; it has no network.
+    A kernel, or the image of a disk or a CD, gets a machine of its own; its --net is none, switch:NAME or tap:IF.
     """
     extra = {"translate": "only" if translate_only else None, "trace": trace, "gdb": gdb}
     spec = make_spec(**box, extra={name: value for name, value in extra.items() if value is not None})
     from virtus.techniques import choose
 
     guest = choose.guest_of(spec)
-    if choose.is_kernel(guest):
-        report = boot(spec, technique, memory, cpus, initrd, append, disks)
+    if choose.is_system(guest):
+        from virtus.machine.machine_spec import MachineSpec, parse_disk, parse_memory
+
+        machine = MachineSpec(
+            kernel=Path(spec.argv[0]),
+            initrd=initrd,
+            append=" ".join([append, *spec.argv[1:]]).strip(),
+            memory=parse_memory(memory),
+            cpus=cpus,
+            disks=[parse_disk(word) for word in disks],
+            cdrom=cdrom,
+            floppy=floppy,
+            net=spec.net,
+            name=name,
+            extra={} if depth is None else {"depth": str(depth)},
+        )
+        report = boot(machine, technique or choose.technique_for(guest))
     else:
         if choose.is_deck(guest):
             spec = replace(spec, argv=spec.argv[:1], extra={**spec.extra, **deck_options(box["arguments"])})
@@ -130,31 +159,13 @@ def deck_options(arguments: tuple[str, ...]) -> dict[str, str]:
     return deck.extra(arguments)
 
 
-def boot(
-    spec: GuestSpec,
-    technique: str | None,
-    memory: str,
-    cpus: int,
-    initrd: Path | None,
-    append: str,
-    disks: tuple[str, ...],
-) -> Report:
+def boot(machine: "MachineSpec", technique: str) -> Report:
     """A machine of its own for a kernel."""
-    from virtus.machine.machine_spec import MachineSpec, parse_disk, parse_memory
     from virtus.techniques import registry
 
-    name = technique or "paravirt"
-    boots: Any = getattr(registry.get(name), "boot", None)
+    boots: Any = getattr(registry.get(technique), "boot", None)
     if boots is None:
-        raise UsageError(f"booting {spec.argv[0]}", f"{name} runs programs, no kernels", "leave --with away")
-    machine = MachineSpec(
-        kernel=Path(spec.argv[0]),
-        initrd=initrd,
-        append=" ".join([append, *spec.argv[1:]]).strip(),
-        memory=parse_memory(memory),
-        cpus=cpus,
-        disks=[parse_disk(word) for word in disks],
-    )
+        raise UsageError(f"booting {machine.kernel}", f"{technique} runs programs, no kernels", "leave --with away")
     report: Report = boots(machine)
     return report
 
@@ -163,6 +174,8 @@ def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -
     """Identify the guest, choose its technique unless one is given, and run it to its end."""
     from virtus.techniques import choose, registry
 
+    if spec.net not in ("none", "host"):
+        raise UsageError("reading --net", f"{spec.net!r} is not for programs", "write none or host")
     guest = choose.guest_of(spec)
     name = technique or choose.technique_for(guest)
     unknown = sorted(set(spec.extra) - set(EXTRAS.get(name, ())))

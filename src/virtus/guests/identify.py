@@ -10,7 +10,7 @@ from typing import Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
 
-HEAD_BYTES: Final = 4096
+HEAD_BYTES: Final = 9 << 12  # as far as a CD's first volume descriptor, and a multiboot header's last place
 ELF_MACHINES: Final = {
     2: "SPARC", 3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC 64", 22: "S/390", 40: "ARM", 42: "SuperH",
     43: "SPARC 64", 50: "IA-64", 62: "x86-64", 183: "AArch64", 243: "RISC-V", 258: "LoongArch",
@@ -23,6 +23,14 @@ DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 DECK_SUFFIX: Final = ".7070"
 BOOT_MAGIC: Final = b"HdrS"  # at 0x202 of a bzImage (Documentation/arch/x86/boot.rst)
 BOOT_MAGIC_AT: Final = 0x202
+LOAD_FLAGS_AT: Final = 0x236  # xloadflags, from protocol 2.12 on
+HAS_64_BIT_ENTRY: Final = 1  # XLF_KERNEL_64
+KERNEL_SPACE: Final = 0xFFFFFFFF80000000  # __START_KERNEL_map: where x86-64 Linux is linked
+MULTIBOOT: Final = (0x1BADB002, 8192)  # magic, and how far its header may lie (Multiboot 0.6.96, 3.1)
+MULTIBOOT2: Final = (0xE85250D6, 32768)  # likewise (Multiboot2 2.0, 3.1.1)
+BOOT_SECTOR: Final = (510, b"\x55\xaa")
+QCOW2: Final = b"QFI\xfb"
+CD_DESCRIPTOR: Final = (0x8001, b"CD001")  # ECMA-119, 8.1
 
 
 class Kind(Enum):
@@ -33,6 +41,9 @@ class Kind(Enum):
     PE = "Windows program"
     KERNEL = "kernel image"
     DECK = "IBM 7070 program"
+    MULTIBOOT = "multiboot kernel"
+    DISK = "disk image"
+    CDROM = "CD image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Guest:
 
     path: Path
     kind: Kind
-    machine: str = ""  # ELF and PE: the processor
+    machine: str = ""  # ELF, PE and kernels: the processor
     bits: int = 0
     interpreter: str = ""  # scripts
 
@@ -112,20 +123,28 @@ def classify(path: Path, head: bytes, size: int) -> Guest:
         raise GuestNotRunnable(doing, "an empty file")
     if head.startswith(b"\x7fELF"):
         return _elf(path, head, size)
+    if head.startswith(QCOW2):
+        return Guest(path, Kind.DISK)
     if head.startswith(b"#!"):
         words = head[2:].split(b"\n", 1)[0].split()
         if not words:
             raise GuestNotRunnable(doing, "a script whose first line names no interpreter", "write #!/bin/sh there")
         return Guest(path, Kind.SCRIPT, interpreter=os.fsdecode(words[0]))
     if head[BOOT_MAGIC_AT : BOOT_MAGIC_AT + 4] == BOOT_MAGIC:
-        return Guest(path, Kind.KERNEL)
+        return _bzimage(path, head)
     if head.startswith(b"MZ"):
         return _pe(path, head)
     if path.suffix == DECK_SUFFIX or (b"\0" not in head and _is_deck(head)):
         return Guest(path, Kind.DECK, machine="IBM 7070")
+    if head[CD_DESCRIPTOR[0] :].startswith(CD_DESCRIPTOR[1]):
+        return Guest(path, Kind.CDROM)
+    if _has_multiboot_header(head):
+        return Guest(path, Kind.MULTIBOOT, "i386", 32)
+    if head[BOOT_SECTOR[0] :].startswith(BOOT_SECTOR[1]):
+        return Guest(path, Kind.DISK)
     if b"\0" not in head:
         raise GuestNotRunnable(doing, "a text file without #!", f"put #!/bin/sh on its first line, or run sh {path}")
-    raise GuestNotRunnable(doing, "no kind of program that virtus knows (ELF, script, PE, kernel image)")
+    raise GuestNotRunnable(doing, "no kind of guest that virtus knows (ELF, script, PE, kernel, disk or CD image)")
 
 
 def _is_deck(head: bytes) -> bool:
@@ -136,16 +155,50 @@ def _is_deck(head: bytes) -> bool:
 
 def _elf(path: Path, head: bytes, size: int) -> Guest:
     doing = f"running {path}"
-    if len(head) < 20 or size < 52:
+    if len(head) < 52 or size < 52:
         raise GuestNotRunnable(doing, "a truncated ELF file", "copy or build it again")
     bits, order = {1: 32, 2: 64}.get(head[4], 0), {1: "<", 2: ">"}.get(head[5], "")
     if not bits or not order:
         raise GuestNotRunnable(doing, "a damaged ELF file: unknown class or byte order", "copy or build it again")
     kind, machine = struct.unpack_from(order + "HH", head, 16)
     name = ELF_MACHINES.get(machine, f"processor {machine}")
+    if name == "i386" and _has_multiboot_header(head):
+        return Guest(path, Kind.MULTIBOOT, name, bits)
+    if name == "x86-64" and _is_linked_as_kernel(head):
+        return Guest(path, Kind.KERNEL, name, bits)
     if kind not in (2, 3):  # ET_EXEC, ET_DYN
         raise GuestNotRunnable(doing, "an ELF file, but no program", "link it first")
     return Guest(path, Kind.ELF, name, bits)
+
+
+def _bzimage(path: Path, head: bytes) -> Guest:
+    """A kernel for x86-64 is one with an entry for 64-bit loaders."""
+    flags = struct.unpack_from("<H", head, LOAD_FLAGS_AT)[0] if len(head) >= LOAD_FLAGS_AT + 2 else 0
+    bits = 64 if flags & HAS_64_BIT_ENTRY else 32
+    return Guest(path, Kind.KERNEL, "x86-64" if bits == 64 else "i386", bits)
+
+
+def _is_linked_as_kernel(head: bytes) -> bool:
+    """Whether a 64-bit ELF file's first loadable segment lies where x86-64 Linux does."""
+    start, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+    for at in range(start, min(start + size * count, len(head) - 56 + 1), max(size, 56)):
+        kind, _, _, address = struct.unpack_from("<IIQQ", head, at)
+        if kind == 1:  # PT_LOAD
+            return bool(address >= KERNEL_SPACE)
+    return False
+
+
+def _has_multiboot_header(head: bytes) -> bool:
+    for magic, end in (MULTIBOOT, MULTIBOOT2):
+        word = struct.pack("<I", magic)
+        at = head.find(word, 0, end)
+        while at >= 0:
+            fields = struct.unpack_from("<4I", head, at) if at + 16 <= len(head) else (0,) * 4
+            summed = sum(fields[:3]) if magic == MULTIBOOT[0] else sum(fields)
+            if at % 4 == 0 and fields[0] and summed & 0xFFFFFFFF == 0:
+                return True
+            at = head.find(word, at + 1, end)
+    return False
 
 
 def _pe(path: Path, head: bytes) -> Guest:

@@ -1,8 +1,8 @@
 """What the user asks for when the guest is a kernel: a machine of its own, with memory, processors and disks."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,12 @@ class DiskSpec:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """A machine that boots a kernel. Its console is on two descriptors of ours; -1 is none."""
+    """A machine of its own. Its console is on two descriptors of ours; -1 is none.
+
+    `kernel` is what boots: a kernel, or, on a PC with a BIOS, the image of a disk, a CD or a floppy disk. `net` is what
+    its network card is plugged into (`virtus.devices.network.attach`), "none" for nothing. `name` is how a control
+    interface calls it. `extra` are options that only one technique has.
+    """
 
     kernel: Path
     initrd: Path | None = None
@@ -34,6 +39,11 @@ class MachineSpec:
     memory: int = DEFAULT_MEMORY  # bytes
     cpus: int = 1
     disks: Sequence[DiskSpec] = ()
+    cdrom: Path | None = None
+    floppy: Path | None = None
+    net: str = "none"
+    name: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
     console_in: int = 0
     console_out: int = 1
 

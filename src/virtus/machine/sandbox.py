@@ -197,7 +197,7 @@ def _outer(
             namespaces.unshare(namespaces.CLONE_NEWNS)
             inherited.protect()
             _build_root(spec)
-        net = namespaces.CLONE_NEWNET if spec.net == "none" else 0
+        net = namespaces.CLONE_NEWNET if spec.net != "host" else 0
         namespaces.unshare(_BASE | net)
         os.write(tell, b"u")
         if os.read(go, 1) != b"m":
@@ -239,7 +239,7 @@ def _inner(
     try:
         namespaces.die_with(outer)
         socket.sethostname(spec.hostname)
-        if spec.net == "none":
+        if spec.net != "host":
             namespaces.loopback_up()
         if not root_stands:
             _build_root(spec)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 DEFAULT_PROCESS_LIMIT = 4096
 """Guest threads and processes at once; more fork with EAGAIN. A fork bomb ends here and not at the host."""
@@ -30,7 +29,7 @@ class GuestSpec:
     cwd: str | None = None  # None: the caller's directory where the root has it, else /
     root: Path = Path("/")
     volumes: Sequence[Volume] = ()
-    net: Literal["none", "host"] = "none"
+    net: str = "none"  # or "host"; of a machine of its own, see MachineSpec
     hostname: str = "virtus"
     user: int | None = None  # None: the caller's uid
     keep: Path | None = None  # None: changes of the root are thrown away

@@ -6,6 +6,7 @@ from typing import Final
 from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import DEFAULT_PATH, Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
+from virtus.techniques import registry
 
 EMULATED: Final = {("RISC-V", 64)}
 """Processors whose Linux programs can be emulated, with the width of their words."""
@@ -20,9 +21,12 @@ def guest_of(spec: GuestSpec) -> Guest:
     return identify(find(spec.argv[0], environment.get("PATH", DEFAULT_PATH), spec.root, cwd))
 
 
-def is_kernel(guest: Guest) -> bool:
-    """Whether it is an operating-system kernel, to be booted on a machine of its own."""
-    return guest.kind is Kind.KERNEL
+SYSTEMS: Final = {Kind.KERNEL, Kind.MULTIBOOT, Kind.DISK, Kind.CDROM}
+
+
+def is_system(guest: Guest) -> bool:
+    """Whether it is an operating system, to be booted on a machine of its own."""
+    return guest.kind in SYSTEMS
 
 
 def is_deck(guest: Guest) -> bool:
@@ -38,13 +42,16 @@ def technique_for(guest: Guest) -> str:
         return "emulation"
     if guest.kind is Kind.DECK:
         return "emulation"
-    if guest.kind is Kind.KERNEL:
-        return "paravirt"
+    if guest.kind is Kind.KERNEL and guest.bits == 64:
+        return "hvm" if "hvm" in registry.names() and registry.get("hvm").probe().works else "paravirt"
     doing = f"running {guest.path}"
     what = {
         Kind.ELF: f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else ""),
         Kind.PE: f"a Windows program for {guest.machine}",
-    }[guest.kind]
-    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper"}[guest.kind]
+    }.get(guest.kind, f"a {guest.kind.value}" + (" (32-bit)" if guest.kind is Kind.KERNEL else ""))
+    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper"}.get(guest.kind, "prescan")
+    fits = guest.kind in SYSTEMS or (guest.kind is Kind.PE and guest.machine == "x86-64")
+    if fits and needed in registry.names():
+        return needed
     remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
     raise GuestNotRunnable(doing, what, remedy)

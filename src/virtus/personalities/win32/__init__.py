@@ -1,0 +1,1 @@
+"""The personality of Windows: its console programs' API, answered by Linux."""

@@ -1,0 +1,148 @@
+"""The one table of Windows' functions: each is declared as in Microsoft's headers, and once.
+
+Everything that must know a function's types is made from the declaration: callbacks for a processor that runs the
+program itself, marshalling for one that is emulated, traces, and the list of what is supported::
+
+    @api("HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPVOID security, DWORD disposition,"
+         " DWORD flags, HANDLE template)", "kernel32", "kernelbase")
+    def create_file_w(thread: Thread, name: int, access: int, share: int, security: int, disposition: int,
+                      flags: int, template: int) -> int:
+
+An implementation gets the calling thread, and each argument as an int of the declared width and sign: the upper half of
+a register that carries 32 bits is garbage by convention, and is cut off. Pointers are guest addresses; the guest's
+memory is read and written through `thread.memory` alone. A function of floating point gets and gives floats. What it
+returns is converted by the declared result; None is 0.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+Implementation = TypeVar("Implementation", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """How a value of a C type travels: `size` in bytes (0: void), whether it is signed, whether it is floating."""
+
+    name: str
+    size: int
+    signed: bool = False
+    floating: bool = False
+    pointer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a function."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A row of the table. `note` says what is weaker than Windows', "" for nothing."""
+
+    name: str
+    dlls: tuple[str, ...]
+    result: Type
+    parameters: tuple[Parameter, ...]
+    implementation: Callable[..., Any]
+    variadic: bool = False
+    note: str = ""
+    declaration: str = ""
+
+
+def _types(size: int, words: str, **how: bool) -> dict[str, Type]:
+    return {word: Type(word, size, **how) for word in words.split()}
+
+
+TYPES: Final[dict[str, Type]] = {
+    "void": Type("void", 0),
+    **_types(1, "BYTE UCHAR BOOLEAN"),
+    **_types(1, "CHAR char", signed=True),
+    **_types(2, "WORD USHORT WCHAR ATOM LANGID"),
+    **_types(2, "SHORT", signed=True),
+    **_types(4, "DWORD UINT ULONG ACCESS_MASK LCID REGSAM COLORREF LCTYPE"),
+    **_types(4, "int LONG BOOL NTSTATUS HRESULT LSTATUS INT", signed=True),
+    **_types(8, "DWORD64 ULONGLONG DWORDLONG ULONG64 SIZE_T ULONG_PTR DWORD_PTR UINT_PTR size_t WPARAM SOCKET COORD"),
+    **_types(8, "LONGLONG LONG64 LONG_PTR INT_PTR SSIZE_T LARGE_INTEGER LPARAM LRESULT", signed=True),
+    **_types(8, "HANDLE HMODULE HINSTANCE HLOCAL HGLOBAL HRSRC HWND HKEY FARPROC HCRYPTPROV BCRYPT_ALG_HANDLE HPCON",
+             pointer=True),
+    "double": Type("double", 8, floating=True),
+    "float": Type("float", 4, floating=True),
+}  # fmt: skip
+"""Scalar types on 64-bit Windows, where long is of 32 bits (Microsoft: Windows Data Types). COORD travels in a
+register, as all structures of 8 bytes do, but its upper half is none of it: implementations take 32 bits."""
+POINTER_NAME: Final = re.compile(r"(LP|P|H)[A-Z0-9_]+|.*\*")
+DECLARATION: Final = re.compile(r"\s*(?P<result>[\w\s*]+?)\s*(?<=[\s*])(?P<name>\w+)\s*\((?P<parameters>[^()]*)\)\s*")
+PARAMETER: Final = re.compile(r"\s*(?:const\s+)?(?P<type>\w+(?:\s*\*+)?)\s*(?P<name>\w+)\s*")
+
+FUNCTIONS: Final[dict[str, Function]] = {}
+"""By name. No two DLLs of those served have different functions of one name."""
+
+
+class BadDeclaration(ValueError):
+    """A declaration in our source that is none, or a function declared twice."""
+
+
+def type_of(word: str) -> Type:
+    """A type by its name in C; raises BadDeclaration."""
+    word = re.sub(r"\bconst\b", "", word).replace(" ", "")
+    if word in TYPES:
+        return TYPES[word]
+    if POINTER_NAME.fullmatch(word):
+        return Type(word, 8, pointer=True)
+    raise BadDeclaration(f"unknown type {word!r}")
+
+
+def parse(declaration: str) -> tuple[Type, str, tuple[Parameter, ...], bool]:
+    """Result, name, parameters and whether more follow; raises BadDeclaration."""
+    match = DECLARATION.fullmatch(declaration)
+    if match is None:
+        raise BadDeclaration(f"not a declaration: {declaration!r}")
+    words = [word.strip() for word in match["parameters"].split(",")]
+    if words in (["void"], [""]):
+        words = []
+    variadic = bool(words) and words[-1] == "..."
+    parameters = []
+    for word in words[:-1] if variadic else words:
+        found = PARAMETER.fullmatch(word)
+        if found is None:
+            raise BadDeclaration(f"not a parameter: {word!r} in {declaration!r}")
+        parameters.append(Parameter(found["name"], type_of(found["type"])))
+    return type_of(match["result"]), match["name"], tuple(parameters), variadic
+
+
+def api(declaration: str, *dlls: str, note: str = "") -> Callable[[Implementation], Implementation]:
+    """Declare a function and register its implementation; raises BadDeclaration.
+
+    `dlls` are without ".dll", in lower case. A variadic function's implementation gets, last, a callable that gives the
+    next 64-bit argument.
+    """
+    result, name, parameters, variadic = parse(declaration)
+    if name in FUNCTIONS:
+        raise BadDeclaration(f"{name} is declared twice")
+    if not dlls:
+        raise BadDeclaration(f"{name} is in no DLL")
+
+    def register(implementation: Implementation) -> Implementation:
+        text = " ".join(declaration.split())
+        FUNCTIONS[name] = Function(name, dlls, result, parameters, implementation, variadic, note, text)
+        return implementation
+
+    return register
+
+
+def exports(dll: str) -> Iterator[Function]:
+    """The functions of a DLL, by its name without ".dll"."""
+    return (function for function in FUNCTIONS.values() if dll in function.dlls)
+
+
+def cut(type: Type, value: int) -> int:
+    """An integer argument as its type has it: cut to its width, with its sign."""
+    bits = 8 * type.size
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if type.signed and value >> (bits - 1) else value
