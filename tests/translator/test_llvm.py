@@ -7,15 +7,16 @@ import pytest
 
 from tests.isa.differential import QEMU, WHY_NOT, Case, cases, differences, run_qemu, sequences
 from tests.isa.riscv64_encodings import ATOMICS, CONTROL, FLOATING, INTEGER, RESERVATIONS
-from tests.isa.riscv64_harness import CODE, CODE_BYTES
+from tests.isa.riscv64_harness import CODE, CODE_BYTES, DATA_BYTES
 from tests.translator.cases import Guest, begun_natively, run_translated
-from tests.translator.encode import A0, A1, ECALL, RA, RET, T1, ZERO, add, addi, branch, code, jal, jalr, load
+from tests.translator.encode import A0, A1, EBREAK, ECALL, RA, RET, T1, ZERO, add, addi, branch, code, jal, jalr, load
 from virtus.isa.riscv64 import RISCV64
 from virtus.vcpus.translator.context import TranslatedContext
 from virtus.vcpus.translator.llvm import compile as llvm
 from virtus.vcpus.translator.llvm.flow import explore
 from virtus.vcpus.translator.llvm.objects import NotSelfContained
-from virtus.vcpus.translator.llvm.request import Request
+from virtus.vcpus.translator.llvm.request import Optimised, Request
+from virtus.vcpus.translator.llvm.text import MANY_TARGETS
 from virtus.vcpus.translator.space import Translation
 from virtus.vcpus.translator.vcpu import TranslatorVcpu
 
@@ -29,19 +30,24 @@ def optimised(*, precise: bool) -> Callable[[TranslatorVcpu, TranslatedContext],
     def prepare(vcpu: TranslatorVcpu, context: TranslatedContext) -> None:
         text = context.space.fetch(context.ident, CODE, CODE_BYTES)
         made, _ = llvm.optimise(RISCV64, Request(1, "riscv64", CODE, ((CODE, text),), precise=precise))
-        start = vcpu.region.put(made.blob)
-        unit = Translation(
-            entries={pc: start + offset for pc, offset in made.entries.items()},
-            covers=list(made.covers),
-            code=list(made.code),
-            optimised=True,
-            start=start,
-            end=start + len(made.blob),
-        )
-        vcpu.place(unit)
-        context.space.install(context.ident, unit, over=True)
+        install(vcpu, context, made)
 
     return prepare
+
+
+def install(vcpu: TranslatorVcpu, context: TranslatedContext, made: Optimised) -> None:
+    """Optimised code takes its place."""
+    start = vcpu.region.put(made.blob)
+    unit = Translation(
+        entries={pc: start + offset for pc, offset in made.entries.items()},
+        covers=list(made.covers),
+        code=list(made.code),
+        optimised=True,
+        start=start,
+        end=start + len(made.blob),
+    )
+    vcpu.place(unit)
+    context.space.install(context.ident, unit, over=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,58 @@ def test_many_cases_by_another_s_judgement(guest: Guest) -> None:
     assert differences(made, expected, run_translated(guest, made)) == []
 
 
+STEP = 12  # bytes of a piece of the chain below
+
+
+def chain(length: int, first: int) -> tuple[bytes, Request]:
+    """Pieces that jump to one another by a computed jump, entered at piece `first`, and a request for all of them."""
+    start = CODE + 8
+    pieces = b"".join(code(addi(A0, A0, 1 << at % 11), addi(T1, T1, STEP), jalr(ZERO, T1)) for at in range(length))
+    text = code(addi(T1, A1, 8 + STEP * first), jal(ZERO, 4 + STEP * first)) + pieces + code(EBREAK)
+    targets = tuple(start + STEP * at for at in range(length + 1))
+    jumps = tuple((start + STEP * at + 8, targets) for at in range(length))
+    return text, Request(1, "riscv64", start, ((CODE, text),), jumps)
+
+
+@pytest.mark.parametrize("length", [3, 20, 40])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_code_with_many_computed_jumps_is_entered_where_they_lead(length: int, first: int) -> None:
+    text, request = chain(length, first)
+    made, _ = llvm.optimise(RISCV64, request)
+    assert len(made.entries) == (1 if length < MANY_TARGETS else length + 1)
+    case = Case("chain", text, x(a1=CODE), (0,) * 32, 0, bytes(DATA_BYTES))
+
+    def installed(vcpu: TranslatorVcpu, context: TranslatedContext) -> None:
+        install(vcpu, context, made)
+
+    guest = Guest(installed)
+    try:
+        (found,) = run_translated(guest, [case])
+    finally:
+        guest.close()
+    assert found.signal == signal.SIGTRAP
+    assert found.pc == CODE + 8 + STEP * length
+    assert found.x[A0] == sum(1 << at % 11 for at in range(first, length))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4, 5, 6, 7, 8, 9, 1000])
+@pytest.mark.parametrize("precise", [False, True])
+def test_a_short_loop_runs_as_often_as_it_should(rounds: int, precise: bool) -> None:
+    text = code(add(A0, A0, A1), addi(T1, T1, -1), branch(T1, ZERO, -8), EBREAK)
+    case = Case("loop", text, x(a1=7, t1=rounds), (0,) * 32, 0, bytes(DATA_BYTES))
+    guest = Guest(optimised(precise=precise))
+    try:
+        (found,) = run_translated(guest, [case])
+    finally:
+        guest.close()
+    assert (found.pc, found.x[A0], found.x[T1]) == (CODE + 12, 7 * rounds, 0)
+
+
+def x(*, a1: int = 0, t1: int = 0) -> tuple[int, ...]:
+    """Registers of a case."""
+    return tuple({A1: a1, T1: t1}.get(register, 0) for register in range(32))
+
+
 # Where code goes
 
 
@@ -134,7 +192,7 @@ def test_calls_within_the_code_are_compiled_together() -> None:
     made, count = llvm.optimise(RISCV64, Request(1, "riscv64", PC, ((PC, text),)))
     assert count == 5
     assert made.covers == ((PC, PC + 20),) or made.covers == ((PC, PC + 12), (PC + 12, PC + 20))
-    assert list(made.entries) == [PC]
+    assert sorted(made.entries) == [PC, PC + 12]  # what is called can be called by others, too
 
 
 def test_code_that_ends_within_its_window_goes_on_elsewhere() -> None:

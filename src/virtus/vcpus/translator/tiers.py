@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 128 << 10
 """Bytes of guest code before and after a hot block that the optimising translator gets to see."""
-STILL_HOT_AFTER: Final = 100_000
+STILL_HOT_AFTER: Final = 30_000
 """Further runs of a block that has been asked for, after which the request is more urgent than others."""
 LARGEST_IMAGE: Final = 256 << 20
 

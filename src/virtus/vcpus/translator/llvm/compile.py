@@ -11,12 +11,17 @@ from virtus.vcpus.translator.llvm.text import unit_text
 
 MOST_INSTRUCTIONS: Final = 8000
 """In one unit."""
+MOST_NEARBY: Final = 500
+"""In a unit for code in the middle of a function that has been made, but is run from where it cannot be entered."""
 MOST_INSIDE: Final = 80
 """Instructions of a called function that is made part of the same module."""
 MOST_TOGETHER: Final = 400
 """Instructions of all of them."""
 SPEED: Final = 1
 """LLVM's O1: O2 takes longer and its code is no faster here."""
+LARGE: Final = 600
+"""Units of more instructions get only the passes that matter most, in a tenth of the time: what takes so much code is
+seldom a loop whose invariants could be moved."""
 
 _FLOATS: Final = (("f32", "float"), ("f64", "double"))
 _STRICT: Final = "metadata, metadata"
@@ -93,27 +98,29 @@ def host() -> str:
     return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
 
 
-def optimise(isa: InstructionSet, request: Request) -> tuple[Optimised, int]:
-    """The optimised code of a request, and of how many guest instructions it was made."""
+def optimise(isa: InstructionSet, request: Request, *, nearby: bool = False) -> tuple[Optimised, int]:
+    """The optimised code of a request, and of how many guest instructions it was made.
+
+    `nearby`: not of the whole function, but of what is near the entry.
+    """
     fetch = _fetcher(request.code, isa.longest)
-    main = explore(isa, fetch, request.entry, dict(request.jumps), MOST_INSTRUCTIONS)
+    main = explore(isa, fetch, request.entry, dict(request.jumps), MOST_NEARBY if nearby else MOST_INSTRUCTIONS)
     if not main.instructions:
         raise ValueError(f"there is no code at {request.entry:#x}")
     shapes = {request.entry: main, **_called(isa, fetch, main)}
     internal = frozenset(shapes)
-    text = "".join(
-        unit_text(isa, shape, internal, exported=shape is main, precise=request.precise) for shape in shapes.values()
-    )
-    blob = compile_text(text)
+    text = "".join(unit_text(isa, shape, internal, precise=request.precise) for shape in shapes.values())
+    count = sum(len(shape.instructions) for shape in shapes.values())
+    blob = compile_text(text, large=count > LARGE)
     covers = tuple(sorted({piece for shape in shapes.values() for piece in shape.covers()}))
     made = Optimised(
         blob.code,
-        {request.entry: blob.symbols[f"u{request.entry:x}"]},
+        {int(name[1:], 16): offset for name, offset in blob.symbols.items() if name.startswith("u")},
         covers,
         tuple(_piece(request.code, start, end) for start, end in covers),
         request.precise,
     )
-    return made, sum(len(shape.instructions) for shape in shapes.values())
+    return made, count
 
 
 def _called(isa: InstructionSet, fetch: Any, main: Shape) -> dict[int, Shape]:
@@ -153,12 +160,20 @@ def _piece(code: tuple[tuple[int, bytes], ...], start: int, end: int) -> bytes:
     raise ValueError(f"the code from {start:#x} to {end:#x} is in more than one piece")
 
 
-def compile_text(text: str) -> Blob:
-    """Host code for functions in LLVM's language."""
+def compile_text(text: str, *, large: bool = False) -> Blob:
+    """Host code for functions in LLVM's language; `large` ones are optimised less."""
     llvm, machine, attributes = _target()
     module = llvm.parse_assembly(DECLARATIONS + text + attributes + METADATA)
     options = llvm.create_pipeline_tuning_options(speed_level=SPEED)
     options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    if large:
+        passes = llvm.create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_instruction_combine_pass()
+        passes.add_simplify_cfg_pass()
+        passes.add_dead_store_elimination_pass()
+    else:
+        passes = builder.getModulePassManager()
+    passes.run(module, builder)
     return blob_of(machine.emit_object(module))

@@ -3,6 +3,7 @@
 Numbers are followed through a block, so that an address put together from two instructions is a known one.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,9 +57,9 @@ def explore(
     """
     shape = Shape(entry, {entry})
     flow = _Flow()
-    todo = [entry]
+    todo = deque([entry])
     while todo:
-        pc = todo.pop()
+        pc = todo.popleft()  # what is nearer comes first, if there is a limit
         flow.known.clear()
         while pc not in shape.instructions and len(shape.instructions) < limit:
             code = fetch(pc)

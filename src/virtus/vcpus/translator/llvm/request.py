@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-VERSION = 3
+VERSION = 4
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
 
 

@@ -24,6 +24,12 @@ MANY_BLOCKS: Final = 160
 FEW: Final = 14
 MANY_EDGES: Final = 600
 """With more edges out of computed jumps, these share one dispatch."""
+MANY_TARGETS: Final = 12
+"""A function with more targets of computed jumps can be entered at each of them: mostly the loop of an interpreter,
+into which code that was translated before jumps at any of its instructions."""
+STATE_PARAMETER: Final = "ptr noalias nocapture nonnull dereferenceable(4096) %st"
+SHORT_LOOP, COPIES = 10, 4
+"""A loop of one block of so few instructions stands so many times in the code: it looks for interrupts less often."""
 NOT_GUEST: Final = "!noalias !1"
 """Said of accesses to the thread's own state: no guest memory is there."""
 GUEST_BITS: Final = layout.GUEST_END.bit_length() - 1
@@ -58,6 +64,7 @@ class UnitText(FloatText, WordText):
         self._follows: dict[int, set[int]] = {}
         self._queue: list[int] = []
         self._block = 0
+        self._copies = self._length = 0  # how often the block's code stands there again; instructions written for it
         self._ended = False
         self._outside: dict[int, set[int]] = {}  # other addresses: blocks that jump there
         self._cold: list[Any] = []
@@ -131,7 +138,7 @@ class UnitText(FloatText, WordText):
     def write(self) -> str:
         """The text of the function."""
         entry = self._shape.entry
-        self._queue.append(entry)
+        self._queue += [entry, *self.entries]
         while self._queue:
             pc = self._queue.pop()
             if pc not in self._body:
@@ -157,6 +164,7 @@ class UnitText(FloatText, WordText):
         self._dirty.clear()
         self._floats_forget()
         self._ended = False
+        self._copies = self._length = 0
         first, isa, instructions, leaders = True, self._isa, self._shape.instructions, self._shape.leaders
         while not self._ended:
             instruction = instructions.get(pc)
@@ -164,6 +172,7 @@ class UnitText(FloatText, WordText):
                 self._jump(pc)
                 break
             first = False
+            self._length += 1
             self.pc, self.next = pc, pc + instruction.size
             position = len(self._lines)
             known, dirty = dict(self._current), set(self._dirty)
@@ -176,6 +185,7 @@ class UnitText(FloatText, WordText):
                 self._floats_forget()
                 self._leave(layout.EXIT_INTERPRET, pc, self.next)
                 break
+            first = self.next == self._block  # once more
             pc = self.next
 
     def _jump(self, pc: int) -> None:
@@ -246,6 +256,13 @@ class UnitText(FloatText, WordText):
         """See Builder."""
         target &= (1 << 64) - 1
         self._flush()
+        if target == self._block and self._length <= SHORT_LOOP * (self._copies + 1) and self._copies < COPIES - 1:
+            again = self._name("a")
+            self._lines.append(f"br i1 {condition}, label %{again}, label {self._goes(self.next)}")
+            self._lines.append(f"{again}:")
+            self._copies += 1
+            self.next = target
+            return
         if target <= self.pc and target in self._shape.instructions:
             back, on = self._name("t"), self._goes(self.next)
             self._lines.append(f"br i1 {condition}, label %{back}, label {on}")
@@ -378,18 +395,30 @@ class UnitText(FloatText, WordText):
             variables = {register for register, _ in self._uses.most_common(FEW)}
         else:
             variables = set(used)
-        entry, linkage = self._shape.entry, "" if self.exported else "internal "
-        lines = [
-            f"define {linkage}i64 @u{entry:x}(ptr noalias nocapture nonnull dereferenceable(4096) %st) #0 {{",
-            "entry:",
-        ]
+        entry = self._shape.entry
+        lines: list[str] = []
+        several = self.entries
+        if several:
+            for pc in several:
+                lines += (
+                    f"define i64 @u{pc:x}({STATE_PARAMETER}) #0 {{",
+                    f"%p = getelementptr i64, ptr %st, i64 {layout.PC}",
+                    f"store i64 {pc}, ptr %p, {NOT_GUEST}",
+                    f"%r = tail call i64 @m{entry:x}(ptr %st)",
+                    "ret i64 %r",
+                    "}",
+                )
+            lines.append(f"define internal i64 @m{entry:x}({STATE_PARAMETER}) #0 {{")
+        else:
+            lines.append(f"define i64 @u{entry:x}({STATE_PARAMETER}) #0 {{")
+        lines.append("entry:")
         for register in used:
             if register in variables:
                 lines.append(f"%x{register} = alloca i64")
                 lines.append(f"%s{register} = getelementptr i64, ptr %st, i64 {register}")
             else:
                 lines.append(f"%x{register} = getelementptr i64, ptr %st, i64 {register}")
-        uses_dispatch = any("br label %dispatch" in body for body in self._body.values())
+        uses_dispatch = bool(several) or any("br label %dispatch" in body for body in self._body.values())
         if uses_dispatch:
             lines += ("%target = alloca i64", "%from = alloca i64")
         if self.leaves_calls:
@@ -409,7 +438,16 @@ class UnitText(FloatText, WordText):
                 lines.append(f"store i64 %r{counter[0]}, ptr %s{register}, {NOT_GUEST}")
 
         reload()
-        lines.append(f"br label %b{entry:x}")
+        if several:
+            self._lines = []
+            first = self._new(f"load i64, ptr {self._state(layout.PC)}, {NOT_GUEST}")
+            self._lines.append(f"store i64 {first}, ptr %target")
+            self._lines.append("store i64 0, ptr %from")
+            at_entry = self._new(f"icmp eq i64 {first}, {entry}")
+            self._lines.append(f"br i1 {at_entry}, label %b{entry:x}, label %dispatch")
+            lines += self._lines
+        else:
+            lines.append(f"br label %b{entry:x}")
         for pc, body in self._body.items():
             lines.append(f"b{pc:x}:")
             for line in body:
@@ -450,8 +488,11 @@ class UnitText(FloatText, WordText):
         lines.append("}\n")
         return "\n".join(lines)
 
-    exported = False
-    """Whether the function can be entered from outside the module."""
+    @property
+    def entries(self) -> list[int]:
+        """Where it can be entered, if that is more than one place."""
+        computed = self._shape.computed
+        return sorted({self._shape.entry, *computed}) if len(computed) > MANY_TARGETS else []
 
     def _stack_check(self, lines: list[str]) -> None:
         """Before anything else: is there host stack left, and does nobody want the thread out?"""
@@ -461,7 +502,8 @@ class UnitText(FloatText, WordText):
         enough = self._new(f"icmp uge i64 {pointer}, {limit}")
         self._lines.append(f"br i1 {enough}, label %begin, label %unwind, !prof !9")
         self._lines.append("unwind:")
-        self._put(layout.PC, self._shape.entry)
+        if not self.entries:
+            self._put(layout.PC, self._shape.entry)
         unwind = self._new(f"load ptr, ptr {self._state(layout.UNWIND_AT)}")
         result = self._new(f"tail call i64 {unwind}(ptr %st)")
         self._lines.append(f"ret i64 {result}")
@@ -469,8 +511,6 @@ class UnitText(FloatText, WordText):
         lines += self._lines
 
 
-def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, exported: bool, precise: bool) -> str:
-    """The function for a shape; `exported`: to be entered from outside the module."""
-    text = UnitText(isa, shape, internal, precise=precise)
-    text.exported = exported
-    return text.write()
+def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, precise: bool) -> str:
+    """The function for a shape, called u and the entry's address; those for further entries are called likewise."""
+    return UnitText(isa, shape, internal, precise=precise).write()

@@ -110,7 +110,7 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
     while True:
         request = requests.take()
-        result = answered.result(request) or _serve(isa, request)
+        result = answered.result(request) or _serve(isa, request, nearby=not request.whole and answered.covers(request))
         if result.optimised is not None:
             answered.add(request, result.optimised)
         if result.optimised is not None and request.image:
@@ -237,13 +237,13 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def _serve(isa: InstructionSet, request: Request) -> Result:
+def _serve(isa: InstructionSet, request: Request, *, nearby: bool) -> Result:
     """Whatever goes wrong with one request must not end the process: the guest goes on with what it has."""
     started = time.perf_counter()
     try:
         from virtus.vcpus.translator.llvm.compile import optimise
 
-        made, count = optimise(isa, request)
+        made, count = optimise(isa, request, nearby=nearby)
     except Exception as error:
         return Result(request.number, error=f"{type(error).__name__}: {str(error)[:200]}")
     return Result(request.number, made, "", time.perf_counter() - started, count)
