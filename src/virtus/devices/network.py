@@ -13,9 +13,11 @@ import re
 import secrets
 import socket
 import struct
+from collections import deque
 from pathlib import Path
 from typing import Final, Protocol
 
+from virtus.devices.offload import HEADER, NOTHING, finished
 from virtus.errors import HostLacks, UsageError
 
 LEAST_FRAME: Final = 14  # the header: destination, source, type (IEEE 802.3, 3.2)
@@ -28,12 +30,19 @@ LOOK_AGAIN_AFTER: Final = 64
 BUFFER: Final = 4 << 20
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,48}")
 TUNSETIFF: Final = 0x400454CA  # linux/if_tun.h
-IFF_TAP, IFF_NO_PI = 2, 0x1000
+TUNSETOFFLOAD: Final = 0x400454D0
+TUNSETVNETHDRSZ: Final = 0x400454D8
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 2, 0x1000, 0x4000
+TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
 INTERFACE_REQUEST: Final = struct.Struct("16sH22x")
 
 
 class Link(Protocol):
-    """One end of a network cable. Whole Ethernet frames without their check sum; never waits."""
+    """One end of a network cable. Whole Ethernet frames without their own check sum; never waits.
+
+    `send` and `receive` carry frames that are complete. With the other two a card hands over, and takes, frames that
+    are not (`offload`), each with its header.
+    """
 
     def fileno(self) -> int:
         """What becomes readable when a frame has come."""
@@ -45,6 +54,14 @@ class Link(Protocol):
 
     def send(self, frame: bytes | bytearray | memoryview) -> bool:
         """Send a frame; False where it was dropped: too short or long, or nobody takes it."""
+        ...
+
+    def receive_unfinished(self) -> tuple[bytes, bytes] | None:
+        """The next frame with the header that says what is left to do; None when there is none now."""
+        ...
+
+    def send_unfinished(self, header: bytes, frame: bytes | bytearray | memoryview) -> bool:
+        """Send a frame that the receiver, or the host, is to finish; False where it was dropped."""
         ...
 
     def close(self) -> None:
@@ -75,10 +92,39 @@ def switches() -> Path:
     return Path(base) / "virtus-switches"
 
 
-class SwitchPort:
-    """A port of the switch in `directory`. See Link."""
+class _Finishing:
+    """Complete frames out of those that are not: for cards that can do nothing with them."""
+
+    def __init__(self) -> None:
+        self._finished: deque[bytes] = deque()
+
+    def receive_unfinished(self) -> tuple[bytes, bytes] | None:
+        """See Link."""
+        raise NotImplementedError
+
+    def send_unfinished(self, header: bytes, frame: bytes | bytearray | memoryview) -> bool:
+        """See Link."""
+        raise NotImplementedError
+
+    def receive(self) -> bytes | None:
+        """See Link."""
+        while not self._finished:
+            received = self.receive_unfinished()
+            if received is None:
+                return None
+            self._finished.extend(finished(*received))
+        return self._finished.popleft()
+
+    def send(self, frame: bytes | bytearray | memoryview) -> bool:
+        """See Link."""
+        return self.send_unfinished(NOTHING, frame)
+
+
+class SwitchPort(_Finishing):
+    """A port of the switch in `directory`. See Link. What goes between ports is a frame behind its header."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
         self._name = f"{os.getpid()}.{secrets.token_hex(4)}"
@@ -99,13 +145,14 @@ class SwitchPort:
         """See Link."""
         return self._socket.fileno()
 
-    def receive(self) -> bytes | None:
+    def receive_unfinished(self) -> tuple[bytes, bytes] | None:
         """See Link."""
         while True:
             try:
-                frame, sender = self._socket.recvfrom(MOST_FRAME)
+                data, sender = self._socket.recvfrom(HEADER.size + MOST_FRAME)
             except OSError:
                 return None
+            header, frame = data[: HEADER.size], data[HEADER.size :]
             if len(frame) < LEAST_FRAME or not isinstance(sender, str):
                 continue
             port, source = os.path.basename(sender), frame[ADDRESS : 2 * ADDRESS]
@@ -114,30 +161,32 @@ class SwitchPort:
                     self._behind.clear()
                 self._behind[source] = port
             self._others.add(port)
-            return frame
+            return header, frame
 
-    def send(self, frame: bytes | bytearray | memoryview) -> bool:
+    def send_unfinished(self, header: bytes, frame: bytes | bytearray | memoryview) -> bool:
         """See Link."""
         if not LEAST_FRAME <= len(frame) <= MOST_FRAME:
             return False
         port = self._behind.get(bytes(frame[:ADDRESS]))
-        if port is not None and self._send(frame, port):
-            return True
+        if port is not None:
+            known = self._send(header, frame, port)
+            if known or port in self._others:
+                return known  # its buffer is full: dropped, as by any switch
         if self._floods % LOOK_AGAIN_AFTER == 0 or not self._others:
             self._look()
         self._floods += 1
-        return sum(self._send(frame, other) for other in sorted(self._others)) > 0
+        return sum(self._send(header, frame, other) for other in sorted(self._others)) > 0
 
-    def _send(self, frame: bytes | bytearray | memoryview, port: str) -> bool:
-        path = str(self._directory / port)
+    def _send(self, header: bytes, frame: bytes | bytearray | memoryview, port: str) -> bool:
+        path = f"{self._directory}/{port}"
         try:
-            self._socket.sendto(frame, path)
+            self._socket.sendmsg((header, frame), (), 0, path)
         except OSError as error:
             if error.errno in (errno.ECONNREFUSED, errno.ENOENT):  # its process is gone
                 self._forget(port)
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-            return False  # or its buffer is full: dropped, as by any switch
+            return False
         return True
 
     def _forget(self, port: str) -> None:
@@ -156,10 +205,11 @@ class SwitchPort:
                 os.unlink(self._directory / self._name)
 
 
-class Tap:
+class Tap(_Finishing):
     """A tap interface of the host, made unless it is there: an Ethernet card of the host on the other end. See Link."""
 
     def __init__(self, interface: str) -> None:
+        super().__init__()
         if not 0 < len(interface.encode()) < 16:  # IFNAMSIZ
             raise UsageError("reading --net", f"{interface!r} is no name of an interface")
         doing, remedy = f"opening the tap interface {interface}", f"ip tuntap add {interface} mode tap user $USER"
@@ -168,7 +218,11 @@ class Tap:
         except OSError as error:
             raise HostLacks(doing, f"/dev/net/tun: {error.strerror}", "modprobe tun") from error
         try:
-            fcntl.ioctl(self._fd, TUNSETIFF, INTERFACE_REQUEST.pack(interface.encode(), IFF_TAP | IFF_NO_PI))
+            fcntl.ioctl(
+                self._fd, TUNSETIFF, INTERFACE_REQUEST.pack(interface.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+            )
+            fcntl.ioctl(self._fd, TUNSETVNETHDRSZ, struct.pack("<i", HEADER.size))
+            fcntl.ioctl(self._fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
         except OSError as error:
             os.close(self._fd)
             raise HostLacks(doing, error.strerror or str(error), remedy) from error
@@ -177,19 +231,20 @@ class Tap:
         """See Link."""
         return self._fd
 
-    def receive(self) -> bytes | None:
+    def receive_unfinished(self) -> tuple[bytes, bytes] | None:
         """See Link."""
         try:
-            return os.read(self._fd, MOST_FRAME)
+            data = os.read(self._fd, HEADER.size + MOST_FRAME)
         except OSError:
             return None
+        return data[: HEADER.size], data[HEADER.size :]
 
-    def send(self, frame: bytes | bytearray | memoryview) -> bool:
+    def send_unfinished(self, header: bytes, frame: bytes | bytearray | memoryview) -> bool:
         """See Link."""
         if not LEAST_FRAME <= len(frame) <= MOST_FRAME:
             return False
         try:
-            os.write(self._fd, frame)
+            os.writev(self._fd, (header, frame))
         except OSError:
             return False
         return True
