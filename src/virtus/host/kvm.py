@@ -9,6 +9,7 @@ import mmap
 import os
 import signal
 import struct
+from collections.abc import Collection
 from typing import Final
 
 API_VERSION: Final = 12
@@ -163,10 +164,10 @@ class VirtualProcessor:
         """The rate of the guest's time stamp counter."""
         return fcntl.ioctl(self.fd, KVM_GET_TSC_KHZ, 0)
 
-    def admit_signal(self, number: int) -> None:
-        """The only signal, blocked in this thread, that ends `run` (which raises InterruptedError)."""
+    def admit_signals(self, numbers: Collection[int]) -> None:
+        """The only signals, blocked in this thread, that end `run` (which raises InterruptedError)."""
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        mask = sum(1 << (one - 1) for one in blocked if one != number)
+        mask = sum(1 << (one - 1) for one in blocked if one not in numbers)
         fcntl.ioctl(self.fd, KVM_SET_SIGNAL_MASK, struct.pack("<IQ", 8, mask))
 
     def close(self) -> None:

@@ -1,6 +1,8 @@
 """paravirt: a kernel that knows it has a hypervisor, as under Xen; it runs at ring 3, and asks by hypercall."""
 
 import contextlib
+import hashlib
+import os
 import resource
 import signal
 import threading
@@ -8,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from virtus.devices import network
 from virtus.devices.console import Console
 from virtus.devices.disk import Disk
 from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
@@ -26,11 +29,13 @@ from virtus.personalities.xen.cpuid import INDEXED, CpuidPolicy
 from virtus.personalities.xen.domain import Domain
 from virtus.personalities.xen.hypervisor import Hypervisor
 from virtus.personalities.xen.machine import XenMachine, own_frames
+from virtus.personalities.xen.network import NetworkBackEnd
 from virtus.personalities.xen.xenstore import Permissions
 from virtus.techniques.base import Availability
 from virtus.vcpus import kvm as vcpus
 
 DOMAIN = 1
+XEN_OUI = b"\x00\x16\x3e"
 HINTS = {"nr_cpus": "nr_cpus=1", "noreplace-smp": "noreplace-smp"}
 """Parameters of Linux that a domain with one processor is given unless its user names them. Without the first, the
 kernel asks for each processor that it could have, 8192 times; without the second, it patches thousands of lock prefixes
@@ -87,7 +92,13 @@ class Paravirt:
             domain = Domain(machine, DOMAIN, own, spec.memory >> FRAME_SHIFT, vcpu.context)
             machine.domains[DOMAIN] = domain
             _introduce(machine, domain)
-            back_ends = [BlockBackEnd(domain, machine.store, disk, number) for number, disk in enumerate(disks)]
+            for number, disk in enumerate(disks):
+                domain.back_ends.append(BlockBackEnd(domain, machine.store, disk, number))
+            link = network.attach(spec.net)
+            if link is not None:
+                open_things.callback(link.close)
+                domain.back_ends.append(NetworkBackEnd(domain, machine.store, link, 0, _ethernet_address(spec.name)))
+                vcpu.context.watch(link.fileno())
             console = Console(spec.console_in, spec.console_out)
             try:
                 builder.build(domain, kernel, ramdisk, command_line(spec.append), machine.store, console)
@@ -101,7 +112,11 @@ class Paravirt:
             domain.console.close()
             for disk in disks:
                 disk.flush()
-            details = {"block requests": sum(back_end.requests for back_end in back_ends)}
+            details = {
+                f"{name} {what}": sum(getattr(back_end, what) for back_end in domain.back_ends if back_end.kind == kind)
+                for name, kind in (("block", b"vbd"), ("network", b"vif"))
+                for what in ("requests", "bytes")
+            }
         after = resource.getrusage(resource.RUSAGE_SELF)
         return Report(
             technique=self.name,
@@ -123,6 +138,11 @@ def command_line(append: str) -> str:
     """The kernel's command line: the user's, and the HINTS that it does not name."""
     named = {word.partition("=")[0] for word in append.split()}
     return " ".join([append, *(hint for name, hint in HINTS.items() if name not in named)]).strip()
+
+
+def _ethernet_address(name: str) -> bytes:
+    """Of those that Xen's users may give out as they like (00:16:3e); the same for the same name."""
+    return XEN_OUI + (hashlib.sha256(name.encode()).digest() if name else os.urandom(3))[:3]
 
 
 def _start_processor(memory: GuestMemory, pool: FramePool) -> vcpus.KvmVcpu:

@@ -26,8 +26,11 @@ from virtus.vcpus.kvm_context import FIXED_FLAGS, NULL, R11, RAX, RBX, RCX, RFLA
 from virtus.vcpus.monitor_pages import MonitorPages
 
 KICK: Final = signal.SIGRTMIN
+KICKS: Final = frozenset({KICK, signal.SIGIO})
+"""What has the guest come out: a timer of ours or somebody who asks for it, and descriptors (`watch`)."""
 LIST_PAGES: Final = 8
 LIST_ENTRIES: Final = LIST_PAGES * PAGE // 16
+F_SETOWN_EX, F_OWNER_TID = 15, 0  # linux/fcntl.h
 CR4_GLOBAL_PAGES: Final = 1 << 7
 CR0: Final = 0x8005_0033  # PE MP ET NE WP AM PG
 CR4: Final = 0x6A0  # PAE PGE OSFXSR OSXMMEXCPT
@@ -78,8 +81,8 @@ class KvmVcpu:
         self.flush_wanted = False
         self._thread = threading.get_native_id()
         self._ident = threading.get_ident()
-        self._masked = signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
-        self.processor.admit_signal(KICK)
+        self._masked = signal.pthread_sigmask(signal.SIG_BLOCK, KICKS)
+        self.processor.admit_signals(KICKS)
         self._timer = ThreadTimer(KICK, self._thread)
         self._wake_at: int | None = None
         self.context = KvmContext(self)
@@ -172,7 +175,7 @@ class KvmVcpu:
             try:
                 fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
             except InterruptedError:
-                signal.sigtimedwait({KICK}, 0)
+                signal.sigtimedwait(KICKS, 0)
                 self._wake_at = None
                 if self._must_go_on():
                     continue
@@ -295,7 +298,7 @@ class KvmVcpu:
             try:
                 fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
             except InterruptedError:
-                signal.sigtimedwait({KICK}, 0)
+                signal.sigtimedwait(KICKS, 0)
                 kicked = True
                 continue
             break
@@ -318,6 +321,11 @@ class KvmVcpu:
             self._wake_at = monotonic_ns
             self._timer.set(monotonic_ns - time.monotonic_ns())
 
+    def watch(self, descriptor: int) -> None:
+        """See KvmContext."""
+        fcntl.fcntl(descriptor, F_SETOWN_EX, struct.pack("<ii", F_OWNER_TID, self._thread))
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+
     def kick(self) -> None:
         """See KvmContext."""
         signal.pthread_kill(self._ident, KICK)
@@ -327,7 +335,7 @@ class KvmVcpu:
         if self._vm.fd < 0:
             return
         self._timer.close()
-        while signal.sigtimedwait({KICK}, 0):
+        while signal.sigtimedwait(KICKS, 0):
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masked)
         self.context.__dict__.clear()

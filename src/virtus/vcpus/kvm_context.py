@@ -194,6 +194,10 @@ class KvmContext:
         """Do not run before one of the descriptors is readable or the monotonic clock has come so far."""
         self.sleeping = (descriptors, until_ns)
 
+    def watch(self, descriptor: int) -> None:
+        """Come out with Reason.EVENT when this descriptor becomes readable, until it is closed."""
+        self._vcpu.watch(descriptor)
+
     def kick(self) -> None:
         """Come out with Reason.EVENT soon; any thread may ask."""
         self._vcpu.kick()

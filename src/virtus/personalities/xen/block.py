@@ -1,6 +1,6 @@
 """The block back end: a domain's xen-blkfront, served from a disk of ours (xen/include/public/io/blkif.h).
 
-The two ends find each other in xenstore; requests come in a ring that the front end grants, their data in frames
+Requests come in a ring that the front end grants, their data in frames
 that it grants for each request. Data goes between the file and those frames without a copy in between.
 """
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from virtus.devices.disk import Disk
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.personalities.xen.abi import DOMID_CONTROL, Refused
+from virtus.personalities.xen.abi import DOMID_CONTROL
+from virtus.personalities.xen.back_end import BackEnd
 from virtus.personalities.xen.grants import NotGranted
-from virtus.personalities.xen.xenstore import Permissions, Store, StoreError, Watch
+from virtus.personalities.xen.xenstore import Store
 
 if TYPE_CHECKING:
     from virtus.personalities.xen.domain import Domain
 
-INITIALISING, INIT_WAIT, INITIALISED, CONNECTED, CLOSING, CLOSED = 1, 2, 3, 4, 5, 6  # enum xenbus_state
 READ, WRITE, BARRIER, FLUSH, DISCARD, INDIRECT = 0, 1, 2, 3, 5, 6  # BLKIF_OP_*
 OKAY, FAILED, UNSUPPORTED = 0, -1, -2  # BLKIF_RSP_*
 SECTOR: Final = 512
@@ -38,96 +38,37 @@ class BadRequest(Exception):
     """A request that cannot be served; only it fails."""
 
 
-class BlockBackEnd:
+class BlockBackEnd(BackEnd):
     """One disk of one domain: xvda is number 0."""
 
+    kind = b"vbd"
+
     def __init__(self, domain: "Domain", store: Store, disk: Disk, number: int) -> None:
-        self._domain, self._store, self._disk = domain, store, disk
         device = MAJOR + 16 * number
-        self._front = b"/local/domain/%d/device/vbd/%d" % (domain.ident, device)
-        self._back = b"/local/domain/0/backend/vbd/%d/%d" % (domain.ident, device)
-        self._ring_reference = self._ring = -1
-        self._port = 0
+        super().__init__(domain, store, device)
+        self._disk = disk
         self._served = 0
-        self.requests = self.bytes = 0
-        self._announce(device)
-        state = self._front + b"/state"
-        store.watch(Watch(DOMID_CONTROL, state, b"vbd", b"", lambda *_: self._front_changed()))
-
-    def _announce(self, device: int) -> None:
-        mine, theirs = (
-            Permissions(DOMID_CONTROL, "n", ((self._domain.ident, "r"),)),
-            Permissions(self._domain.ident, "n"),
-        )
-        self._store.make_directory(DOMID_CONTROL, self._front)
-        self._store.set_permissions(DOMID_CONTROL, self._front, theirs)
-        self._store.make_directory(DOMID_CONTROL, self._back)
-        self._store.set_permissions(DOMID_CONTROL, self._back, mine)
-        front = {
-            b"backend": self._back, b"backend-id": b"0", b"state": b"%d" % INITIALISING,
-            b"virtual-device": b"%d" % device, b"device-type": b"disk",
-        }  # fmt: skip
+        front = {b"virtual-device": b"%d" % device, b"device-type": b"disk"}
         back = {
-            b"frontend": self._front, b"frontend-id": b"%d" % self._domain.ident, b"online": b"1",
-            b"mode": b"r" if self._disk.read_only else b"w", b"sectors": b"%d" % (self._disk.size // SECTOR),
-            b"sector-size": b"%d" % SECTOR, b"info": b"4" if self._disk.read_only else b"0",
+            b"mode": b"r" if disk.read_only else b"w", b"info": b"4" if disk.read_only else b"0",
+            b"sectors": b"%d" % (disk.size // SECTOR), b"sector-size": b"%d" % SECTOR,
             b"feature-flush-cache": b"1", b"feature-barrier": b"1",
-            b"feature-max-indirect-segments": b"%d" % MOST_INDIRECT,
-            b"max-ring-page-order": b"0", b"state": b"%d" % INIT_WAIT,
+            b"feature-max-indirect-segments": b"%d" % MOST_INDIRECT, b"max-ring-page-order": b"0",
         }  # fmt: skip
-        for base, values in ((self._back, back), (self._front, front)):
-            for name, value in values.items():
-                self._store.write(DOMID_CONTROL, base + b"/" + name, value)
+        self.announce(front, back)
 
-    def _front_changed(self) -> None:
-        try:
-            state = int(self._store.read(DOMID_CONTROL, self._front + b"/state"))
-        except (StoreError, ValueError):
-            return
-        if state == INITIALISED and self._ring < 0:
-            self._connect()
-        elif state in (CLOSING, CLOSED):
-            self.disconnect()
-            self._say(state)
-        elif state == INITIALISING:
-            self.disconnect()
-            self._say(INIT_WAIT)
+    def ring_names(self) -> list[bytes]:
+        """See BackEnd."""
+        return [b"ring-ref"]
 
-    def _say(self, state: int) -> None:
-        self._store.write(DOMID_CONTROL, self._back + b"/state", b"%d" % state)
-
-    def _connect(self) -> None:
-        domain = self._domain
-        try:
-            numbers = [
-                int(self._store.read(DOMID_CONTROL, self._front + name)) for name in (b"/ring-ref", b"/event-channel")
-            ]
-            reference, port = numbers
-            ring = domain.grants.claim(reference, DOMID_CONTROL, write=True)
-        except (StoreError, ValueError, NotGranted) as error:
-            domain.note(f"block front end: {error}")
-            self._say(CLOSING)
-            return
-        try:
-            domain.events.connect(port, self.notified)
-        except Refused as error:
-            domain.grants.release(reference, ring, write=True)
-            domain.note(f"block front end: {error}")
-            self._say(CLOSING)
-            return
-        self._ring_reference, self._ring, self._port, self._served = reference, ring, port, 0
-        self._say(CONNECTED)
-
-    def disconnect(self) -> None:
-        """Let go of the ring, so that the guest can have its frame back."""
-        if self._ring >= 0:
-            self._domain.grants.release(self._ring_reference, self._ring, write=True)
-            self._domain.events.disconnect(self._port)
-            self._ring = -1
+    def begin(self, rings: list[int]) -> None:
+        """See BackEnd."""
+        (self._ring,) = rings
+        self._served = 0
 
     def notified(self) -> None:
         """Serve every request in the ring."""
-        page = self._domain.memory.frame(self._ring)
+        page = self.domain.memory.frame(self._ring)
         before = self._served
         while True:
             produced = struct.unpack_from("<I", page, 0)[0]
@@ -135,7 +76,7 @@ class BlockBackEnd:
             if not waiting:
                 break
             if waiting > SLOTS:
-                self._domain.note("block ring: indices beyond the ring")
+                self.domain.note("block ring: indices beyond the ring")
                 break
             slot = SLOTS_AT + SLOT * (self._served % SLOTS)
             request = bytes(page[slot : slot + SLOT])  # read once: the guest may change it meanwhile
@@ -143,8 +84,8 @@ class BlockBackEnd:
             self._served = self._served + 1 & MASK32
             struct.pack_into("<II", page, 4, self._served + 1 & MASK32, self._served)  # req_event, rsp_prod
         if self._served != before:
-            self._domain.tables.stored_into(self._ring)
-            self._domain.events.raise_event(self._port)
+            self.domain.tables.stored_into(self._ring)
+            self.domain.events.raise_event(self.port)
 
     def _serve(self, request: bytes) -> tuple[int, int, int]:
         """Serve one request: its identity, its operation, and how it ended."""
@@ -170,21 +111,21 @@ class BlockBackEnd:
                 return identity, operation, OKAY
             return identity, operation, UNSUPPORTED
         except (BadRequest, NotGranted, OSError) as error:
-            self._domain.note(f"block request failed: {error}")
+            self.domain.note(f"block request failed: {error}")
             return identity, operation, FAILED
 
     def _indirect_segments(self, pages: list[int], count: int) -> list[tuple[int, int, int]]:
-        segments, grants = list[tuple[int, int, int]](), self._domain.grants
+        segments, grants = list[tuple[int, int, int]](), self.domain.grants
         for reference in pages[: -(-count // PER_INDIRECT_PAGE)]:
             frame = grants.claim(reference, DOMID_CONTROL, write=False)
-            page = bytes(self._domain.memory.frame(frame))
+            page = bytes(self.domain.memory.frame(frame))
             grants.release(reference, frame, write=False)
             segments += SEGMENT.iter_unpack(page)
         return segments[:count]
 
     def _transfer(self, operation: int, sector: int, segments: list[tuple[int, int, int]]) -> None:
         """Move data between the disk and granted frames; raises BadRequest, NotGranted, or the file's OSError."""
-        reading, grants, memory = operation == READ, self._domain.grants, self._domain.memory.bytes
+        reading, grants, memory = operation == READ, self.domain.grants, self.domain.memory.bytes
         if not reading and self._disk.read_only:
             raise BadRequest("a write to a read-only disk")
         pieces, held, size = list[memoryview](), list[tuple[int, int]](), 0

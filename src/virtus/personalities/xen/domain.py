@@ -8,6 +8,7 @@ from virtus.devices.console import Console
 from virtus.memory.guest_memory import GuestMemory
 from virtus.personalities.xen.abi import EINVAL, LEGACY_VCPUS, SHARED_VCPU_INFO_SIZE, UPCALL_MASK, Refused
 from virtus.personalities.xen.access import GuestAccess
+from virtus.personalities.xen.back_end import BackEnd
 from virtus.personalities.xen.console import ConsoleRing
 from virtus.personalities.xen.cpu import BLOCKED, Cpu
 from virtus.personalities.xen.cpuid import CpuidPolicy
@@ -59,6 +60,7 @@ class Domain:
         self.cpuid = CpuidPolicy()
         self.privileged = Privileged(self)
         self.pte_writes = PteWrites(self)
+        self.back_ends: list[BackEnd] = []
         self.ended: str = ""
         self.status = 0
         page = machine.memory.frame(self.shared_frame)
@@ -85,11 +87,13 @@ class Domain:
 
     def descriptors(self) -> list[int]:
         """What becomes readable when there is something to do for the domain."""
-        return self._user.descriptors()
+        return self._user.descriptors() + [fd for back_end in self.back_ends for fd in back_end.descriptors()]
 
     def poll(self) -> None:
-        """Look at the console, and show the guest what time it is."""
+        """Look at the console and the devices, and show the guest what time it is."""
         self.console.poll()
+        for back_end in self.back_ends:
+            back_end.poll()
         self.cpu.update_time()
         if self._user.escaped:
             self.ended, self.status = "destroyed by its user", STATUS_OF_ESCAPE
