@@ -1,0 +1,43 @@
+"""The one handle table of a process, and the protocol of objects that can be waited for."""
+
+import threading
+from typing import Any, Final, Protocol
+
+FIRST_HANDLE: Final = 0x40
+
+
+class Waitable(Protocol):
+    """An object of the wait functions."""
+
+    def signalled(self, thread: Any) -> bool:
+        """Whether a wait by this thread would end at once."""
+        ...
+
+    def acquire(self, thread: Any) -> None:
+        """What a satisfied wait does to the object: resets an event, counts a semaphore down, takes a mutex."""
+        ...
+
+
+class HandleTable:
+    """Handles are multiples of 4; an object is closed with its last handle."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, Any] = {}
+        self._next = FIRST_HANDLE
+        self.lock = threading.RLock()
+
+    def add(self, object: Any, *, inheritable: bool = False) -> int:
+        """A new handle."""
+        with self.lock:
+            handle = self._next
+            self._next += 4
+            self._objects[handle] = object
+            return handle
+
+    def get(self, handle: int) -> Any:
+        """The object, or None."""
+        return self._objects.get(handle)
+
+    def close(self, handle: int) -> bool:
+        """Whether it was one."""
+        return self._objects.pop(handle, None) is not None
