@@ -97,6 +97,13 @@ class FakeMemory:
     def set_u64(self, address: int, value: int) -> None:
         self.write(address, (value & 0xFFFF_FFFF_FFFF_FFFF).to_bytes(8, "little"))
 
+    def compare_exchange(self, address: int, size: int, expected: int, new: int) -> int:
+        with self.lock:
+            before = self._number(address, size)
+            if before == expected:
+                self.write(address, new.to_bytes(size, "little"))
+            return before
+
     def string(self, address: int) -> bytes:
         found = bytearray()
         while byte := self.read(address + len(found), 1):

@@ -43,6 +43,13 @@ class Memory(Protocol):
         """Store the low 64 bits."""
         ...
 
+    def compare_exchange(self, address: int, size: int, expected: int, new: int) -> int:
+        """Store an aligned unsigned number of 4 or 8 bytes if `expected` is there; give what was there.
+
+        One step for all threads of the guest, whether they are in machine code or here.
+        """
+        ...
+
     def string(self, address: int) -> bytes:
         """The bytes up to the first zero byte."""
         ...
