@@ -17,14 +17,17 @@ from virtus.guests import elf
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtus-tests"
 META_PACKAGE: Final = "linux-image-cloud-amd64"
-BLOCK_DRIVER: Final = "drivers/block/xen-blkfront.ko"
+DRIVERS: Final = ("drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko", "drivers/xen/xen-balloon.ko")
+"""Those that are no modules are left out."""
+EDITION: Final = 2
+"""Of what is kept of a package."""
 NODE: Final = (
     b"070701"  # the cpio format that Linux unpacks (Documentation/driver-api/early-userspace/buffer-format.rst)
 )
 
 
 def kernel() -> Path:
-    """The directory with Debian's cloud kernel for this release, as `vmlinuz` and `xen-blkfront.ko`; skips without."""
+    """The directory with Debian's cloud kernel for this release, `vmlinuz`, and its front ends' modules; or skips."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.skip("no kernel to boot: apt-get and dpkg-deb fetch Debian's")
     known = subprocess.run(["apt-cache", "depends", META_PACKAGE], capture_output=True, text=True, check=False).stdout
@@ -32,7 +35,7 @@ def kernel() -> Path:
     if match is None:
         pytest.skip(f"no kernel to boot: apt does not know {META_PACKAGE} (apt-get update)")
     CACHE.mkdir(parents=True, exist_ok=True)
-    place = CACHE / match[1]
+    place = CACHE / f"{match[1]}.{EDITION}"
     with (CACHE / "kernel.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
@@ -53,7 +56,9 @@ def _fetch(package: str, directory: Path) -> None:
     subprocess.run(["dpkg-deb", "-x", archives[0], "root"], cwd=directory, check=True)
     (directory / "kernel").mkdir()
     shutil.move(next(directory.glob("root/boot/vmlinuz-*")), directory / "kernel/vmlinuz")
-    shutil.move(next(directory.glob(f"root/lib/modules/*/kernel/{BLOCK_DRIVER}")), directory / "kernel")
+    for driver in DRIVERS:
+        for module in directory.glob(f"root/lib/modules/*/kernel/{driver}"):
+            shutil.move(module, directory / "kernel")
 
 
 def busybox() -> bytes:
