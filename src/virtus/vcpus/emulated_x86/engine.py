@@ -1,0 +1,314 @@
+"""Runs one Windows program on an emulated processor: its calls of ours, ours of it, its threads and its faults."""
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from virtus.vcpus.emulated_x86 import library, stubs
+from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
+from virtus.vcpus.emulated_x86.library import Registers, Unicorn
+from virtus.vcpus.emulated_x86.memory import EXECUTE, READ, SPACE, WRITE, AddressSpace
+from virtus.vcpus.emulated_x86.threads import SLICE_S, GuestThread, Turns
+
+RAX, RCX, RDX, RSP, R8, R9, RIP, FLAGS = 0, 1, 2, 4, 8, 9, 16, 17
+"""Places in a context's `general` words: the processor's numbers of its registers, then RIP and the flags."""
+STUB_BYTES: Final = 1 << 18
+HOST_STACK: Final = 1 << 20
+"""Of a thread of the host that a guest thread runs on: Python keeps little there."""
+MXCSR_AT_START: Final = 0x1F80
+"""Rounding to nearest, all exceptions masked (Microsoft: x64 calling convention, MxCsr)."""
+FLAGS_AT_START: Final = 0x202
+INVALID_OPCODE: Final = 6
+
+Entry = Callable[[int], int]
+"""One of our functions: gets the guest address where its arguments lie in a row; gives RAX."""
+
+
+@dataclass(slots=True)
+class CpuContext:
+    """All registers of a program: `general` in the order of `RAX`...`FLAGS`, `vectors` of 16 bytes each, and MXCSR."""
+
+    general: list[int]
+    vectors: bytes
+    mxcsr: int
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFault:
+    """What stopped the program: `vector` of the processor, NO_VECTOR for an access to memory it has no right to.
+
+    `kind` is of enum uc_mem_type, and `page` the address of the page.
+    """
+
+    vector: int
+    page: int
+    kind: int
+
+    @property
+    def write(self) -> bool:
+        """Whether it was a store."""
+        return self.kind == MEMORY_WRITE
+
+
+class _GoOn(Exception):
+    """Execution goes on at a context that belongs to an activation further out."""
+
+    def __init__(self, context: CpuContext) -> None:
+        super().__init__()
+        self.context = context
+
+
+class ThreadEnd(BaseException):
+    """The guest thread ends: unwinds our frames on its stack. No `except Exception` may hold it up."""
+
+
+class EmulatedX86:
+    """An engine: see `Engine` of the personality win32, which this follows.
+
+    `lookup(dll, name)` gives one of our functions, or None; `fault(fault, context)` gives the context to go on with.
+    """
+
+    cooperative = True
+
+    def __init__(
+        self,
+        violation: Callable[[int, bool], Exception],
+        lookup: Callable[[str, str], Entry | None],
+        fault: Callable[[CpuFault, CpuContext], CpuContext],
+        ended: Callable[[int], None],
+    ) -> None:
+        self.memory = AddressSpace(violation)
+        self._unicorn = Unicorn()
+        self._unicorn.map_host(0, SPACE, self.memory.base)
+        self._callbacks = Callbacks(self._unicorn, self.memory)
+        self._lookup, self._fault, self._ended = lookup, fault, ended
+        self._entries: list[Entry] = []
+        self._addresses: dict[tuple[str, str], int | None] = {}
+        self._stubs = self.memory.map(0, STUB_BYTES, READ | WRITE)
+        self._free = self._stubs
+        self._return = self._emit(stubs.HALT)
+        self.memory.protect(self._stubs, STUB_BYTES, READ | EXECUTE)
+        self.memory.code_changed = self._code_changed
+        self.memory.rights_reduced = self._unicorn.flush_rights
+        self._brief = Registers((library.RIP, library.RSP, library.RAX))
+        self._result = Registers((library.RAX,))
+        self._arguments = Registers((library.RCX, library.RDX, library.R8, library.R8 + 1, library.RSP))
+        self._gs = Registers((library.GS_BASE,))
+        self._general = Registers(library.GENERAL)
+        self._vectors = Registers(tuple(range(library.XMM0, library.XMM0 + 16)), 16)
+        self._mxcsr = Registers((library.MXCSR,))
+        self.turns = Turns(lambda thread: self._unicorn.save(thread.context), self._enter)
+        self.calls = 0
+        self._closed = False
+        self._ticks = threading.Thread(target=self._tick, daemon=True)
+        self._start_registers()
+        self.turns.adopt(GuestThread(self._unicorn.new_context()))
+        self._ticks.start()
+
+    # What the personality asks for -----------------------------------------------------------------------------------
+
+    def resolve(self, dll: str, name: str) -> int | None:
+        """The guest address of one of our functions; None where there is none."""
+        key = dll, name
+        if key not in self._addresses:
+            hot = stubs.HOT.get(name)
+            entry = None if hot else self._lookup(dll, name)
+            if hot:
+                self._addresses[key] = self._emit(hot)
+            else:
+                self._addresses[key] = None if entry is None else self.entry_point(entry)
+        return self._addresses[key]
+
+    def entry_point(self, entry: Entry) -> int:
+        """A new guest address that calls one of our functions."""
+        self._entries.append(entry)
+        return self._emit(stubs.entry(len(self._entries) - 1))
+
+    def call(self, address: int, *arguments: int) -> int:
+        """Run a guest function to its return on the current thread, and give its result (RAX)."""
+        unicorn = self._unicorn
+        thread = self.turns.current
+        unicorn.load(self._brief)
+        outer = self._brief.words[1] or thread.top
+        room = max(len(arguments), 4) * 8
+        stack = (outer - room - 0x20 & -16) - 8  # RSP is 8 off a multiple of 16 where a function begins
+        memory = self.memory
+        memory.set_u64(stack, self._return)
+        for index, value in enumerate(arguments[4:]):
+            memory.set_u64(stack + 0x28 + 8 * index, value)
+        words = self._arguments.words
+        for index in range(4):
+            words[index] = (arguments[index] if index < len(arguments) else 0) & 0xFFFF_FFFF_FFFF_FFFF
+        words[4] = stack
+        unicorn.store(self._arguments)
+        self._run(address, stack)
+        result: int = self._brief.words[2]
+        self._arguments.words[4] = outer
+        unicorn.store(self._arguments)
+        return result
+
+    def set_stack(self, top: int) -> None:
+        """Where the current guest thread's stack begins (its highest address, a multiple of 16)."""
+        self.turns.current.top = top
+        words = self._arguments.words
+        words[4] = top
+        self._unicorn.store(self._arguments)
+
+    def set_teb(self, teb: int) -> None:
+        """GS of the current guest thread."""
+        self.turns.current.teb = teb
+        self._gs.words[0] = teb
+        self._unicorn.store(self._gs)
+
+    def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
+        """A new guest thread that runs `body`, which makes its TEB and stack and calls its start address."""
+
+        def run() -> None:
+            self._start_registers()
+            try:
+                body()
+            except ThreadEnd:
+                pass
+            finally:
+                self._unicorn.free_context(thread.context)
+
+        thread = GuestThread(self._unicorn.new_context())
+        self._unicorn.save(thread.context)  # something to restore at its first turn
+        self.turns.start(thread, run, HOST_STACK)
+
+    def wait(self, ready: Callable[[], bool], deadline_ns: int | None) -> bool:
+        """Until `ready` or the deadline (monotonic clock) has passed; whether it was `ready`. Others run meanwhile."""
+        return self.turns.wait(ready, deadline_ns)
+
+    def wake(self) -> None:
+        """What somebody waits for may have become true; may be called from any thread."""
+        self.turns.wake()
+
+    def exit(self, status: int) -> None:
+        """End the process at once with a Windows exit code. Does not return."""
+        self._ended(status)
+
+    # Registers -------------------------------------------------------------------------------------------------------
+
+    def context(self) -> CpuContext:
+        """The registers of the guest thread that is stopped here."""
+        for registers in (self._general, self._vectors, self._mxcsr):
+            self._unicorn.load(registers)
+        general = self._general.words.tolist()
+        return CpuContext(general, bytes(self._vectors.words.cast("B")), self._mxcsr.words[0] & 0xFFFFFFFF)
+
+    def continue_at(self, context: CpuContext) -> None:
+        """Go on there and never return: our frames between here and there on this thread's stack are unwound."""
+        raise _GoOn(context)
+
+    def doubles(self) -> tuple[float, ...]:
+        """XMM0 to XMM3 as numbers: the floating-point arguments of the function that was called."""
+        self._unicorn.load(self._vectors)
+        values = self._vectors.words.cast("B").cast("d")
+        return tuple(values[2 * index] for index in range(4))
+
+    def floats(self) -> tuple[float, ...]:
+        """The same in single precision."""
+        self._unicorn.load(self._vectors)
+        values = self._vectors.words.cast("B").cast("f")
+        return tuple(values[4 * index] for index in range(4))
+
+    def set_vector(self, data: bytes) -> None:
+        """XMM0, low half: a floating-point result."""
+        self._unicorn.load(self._vectors)
+        self._vectors.words[0] = int.from_bytes(data.ljust(8, b"\0"), "little")
+        self._unicorn.store(self._vectors)
+
+    def flush_instructions(self, start: int, size: int) -> None:
+        """Code in this range may have changed."""
+        self._unicorn.flush_code(start, start + max(size, 1))
+
+    def close(self) -> None:
+        """Give everything back; no guest thread may run."""
+        if not self._closed:
+            self._closed = True
+            self._ticks.join()
+            self._unicorn.close()
+            self.memory.close()
+
+    # Inside ----------------------------------------------------------------------------------------------------------
+
+    def _run(self, address: int, stack: int) -> None:
+        """Run from `address` to the return of the activation whose frame begins at `stack`."""
+        unicorn, brief = self._unicorn, self._brief
+        entries, low, returned = self._entries, self._stubs, self._return + 1
+        words = brief.words
+        while True:
+            error = unicorn.run(address)
+            unicorn.load(brief)
+            address = words[0]
+            try:
+                if error == library.OK and self._callbacks.vector == NO_VECTOR:
+                    if address == returned:
+                        return
+                    if low < address < self._free:
+                        self.calls += 1
+                        result = entries[words[2] & 0xFFFFFFFF](words[1] + 8)
+                        self._result.words[0] = result & 0xFFFF_FFFF_FFFF_FFFF
+                        unicorn.store(self._result)
+                    else:
+                        self._pause(address)
+                else:
+                    address = self._faulted(error)
+            except _GoOn as go_on:
+                if go_on.context.general[RSP] > stack:
+                    raise
+                address = self._load(go_on.context)
+
+    def _pause(self, address: int) -> None:
+        """A slice is over, or somebody asked for a stop."""
+        self.turns.pass_on()
+
+    def _faulted(self, error: int) -> int:
+        vector = self._callbacks.take_vector()
+        refused = self._callbacks.take_refused()
+        if error == library.ERROR_INVALID_INSTRUCTION:
+            vector = INVALID_OPCODE
+        page, kind = refused if refused and vector == NO_VECTOR else (0, 0)
+        return self._load(self._fault(CpuFault(vector, page, kind), self.context()))
+
+    def _load(self, context: CpuContext) -> int:
+        """Set all registers; gives the address to go on at."""
+        for index, value in enumerate(context.general):
+            self._general.words[index] = value
+        self._vectors.words.cast("B")[:] = context.vectors
+        self._mxcsr.words[0] = context.mxcsr
+        for registers in (self._general, self._vectors, self._mxcsr):
+            self._unicorn.store(registers)
+        return context.general[RIP]
+
+    def _start_registers(self) -> None:
+        self._load(CpuContext([0] * 17 + [FLAGS_AT_START], bytes(256), MXCSR_AT_START))
+
+    def _enter(self, thread: GuestThread) -> None:
+        self._unicorn.restore(thread.context)
+
+    def _emit(self, code: bytes) -> int:
+        """Place code for the guest; it may not write there itself."""
+        address = self._free
+        self._free = -(-(address + len(code)) // stubs.SLOT) * stubs.SLOT
+        if self._free > self._stubs + STUB_BYTES:
+            raise MemoryError("too many functions")
+        ctypes.memmove(self.memory.base + address, code, len(code))
+        return address
+
+    def _code_changed(self, start: int, end: int) -> None:
+        if end - start > 1 << 20:
+            self._unicorn.flush_all_code()
+        else:
+            self._unicorn.flush_code(start, end)
+
+    def _tick(self) -> None:
+        """Another thread of the host: ends slices."""
+        while not self._closed:
+            time.sleep(SLICE_S)
+            if self.turns.count > 1 and not self._closed:
+                self._unicorn.stop()
