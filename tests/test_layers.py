@@ -23,7 +23,7 @@ BELOW = {
     "report": {"machine"},
     "comparison": {"techniques", "machine"},
     "library": {"comparison", "techniques", "machine"},
-    "cli": {"library", "comparison", "report", "techniques", "machine", "host"},
+    "cli": {"library", "comparison", "report", "techniques", "machine", "devices", "host"},
     "__main__": {"cli"},
     "__init__": {"library", "machine"},
 }

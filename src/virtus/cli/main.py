@@ -11,6 +11,7 @@ from virtus.errors import VirtusError
 COMMANDS = {
     "run": "Run a guest; pick the technique that fits it.",
     "compare": "Run a guest under every technique, and show what each costs.",
+    "domain": "List and control the machines that run: pause, resize, look at their console, end them.",
     "techniques": "List the techniques: what they are, and whether they work here.",
     "doctor": "Say what this host offers, and how to get what it lacks.",
 }

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import termios
 import tty
 from typing import Any, Final
@@ -9,6 +10,8 @@ from typing import Any, Final
 ESCAPE: Final = b"\x1d"
 """Ctrl-]: as in telnet, virsh and xl; ends the machine at once."""
 MOST_AT_ONCE: Final = 1024
+KEPT: Final = 8192
+"""Bytes of what was shown last that whoever attaches later gets to see."""
 
 
 class Console:
@@ -21,6 +24,8 @@ class Console:
         self._in, self._out = user_in, user_out
         self._saved: list[Any] | None = None
         self._ended = user_in < 0
+        self._others: list[socket.socket] = []
+        self._shown = bytearray()
         self.escaped = False
 
     def start(self) -> None:
@@ -34,10 +39,32 @@ class Console:
 
     def descriptors(self) -> list[int]:
         """What becomes readable when something is typed."""
-        return [] if self._ended else [self._in]
+        own = [] if self._ended else [self._in]
+        return own + [other.fileno() for other in self._others]
+
+    def attach(self, other: socket.socket) -> None:
+        """Somebody else takes part, from a terminal of their own, until they close the socket."""
+        other.setblocking(False)
+        self._others.append(other)
+        self._show(other, bytes(self._shown))
 
     def read(self) -> bytes:
         """What was typed, b"" for nothing; never waits."""
+        return self._read_own() + b"".join([self._read_from(other) for other in list(self._others)])
+
+    def _read_from(self, other: socket.socket) -> bytes:
+        try:
+            data = other.recv(MOST_AT_ONCE)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self._others.remove(other)
+            other.close()
+        return data
+
+    def _read_own(self) -> bytes:
         if self._ended or not select.select([self._in], [], [], 0)[0]:
             return b""
         try:
@@ -52,7 +79,11 @@ class Console:
         return data
 
     def write(self, data: bytes) -> None:
-        """Show bytes. A reader that has gone away is not waited for."""
+        """Show bytes. A reader that has gone away is not waited for, nor is one from elsewhere that is slow."""
+        self._shown += data
+        del self._shown[:-KEPT]
+        for other in self._others:
+            self._show(other, data)
         view = memoryview(data)
         while view and self._out >= 0:
             try:
@@ -62,8 +93,18 @@ class Console:
             except OSError:
                 self._out = -1
 
+    @staticmethod
+    def _show(other: socket.socket, data: bytes) -> None:
+        try:
+            other.send(data)
+        except OSError:
+            pass  # its buffer is full, or `read` finds it gone
+
     def stop(self) -> None:
         """The terminal is as it was. May be called twice."""
+        for other in self._others:
+            other.close()
+        self._others.clear()
         if self._saved is not None:
             termios.tcsetattr(self._in, termios.TCSADRAIN, self._saved)
             self._saved = None

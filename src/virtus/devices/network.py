@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 from virtus.devices.offload import HEADER, NOTHING, finished
 from virtus.errors import HostLacks, UsageError
+from virtus.host.runtime_directory import runtime_directory
 
 LEAST_FRAME: Final = 14  # the header: destination, source, type (IEEE 802.3, 3.2)
 MOST_FRAME: Final = 65550  # a frame that the receiver segments, and its header
@@ -75,21 +76,10 @@ def attach(word: str) -> Link | None:
     if word == "none":
         return None
     if kind == "switch" and NAME.fullmatch(name):
-        return SwitchPort(switches() / name)
+        return SwitchPort(runtime_directory("switches") / name)
     if kind == "tap" and name:
         return Tap(name)
     raise UsageError("reading --net", f"{word!r} is nothing to plug in", "write none, switch:NAME or tap:INTERFACE")
-
-
-def switches() -> Path:
-    """Where this user's switches are; made when it is missing, and nobody else's. Raises HostLacks."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/virtus-{os.geteuid()}"
-    for path in (Path(base), Path(base) / "virtus-switches"):
-        path.mkdir(mode=0o700, exist_ok=True)
-        status = path.lstat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise HostLacks("making a switch", f"{path} can be changed by others", "set XDG_RUNTIME_DIR")
-    return Path(base) / "virtus-switches"
 
 
 class _Finishing:

@@ -57,12 +57,17 @@ def parse_disk(word: str) -> DiskSpec:
     return DiskSpec(Path(name), "ro" in options, "snapshot" in options)
 
 
-def parse_memory(word: str) -> int:
-    """A size such as 256M or 1G, in bytes and whole MiB; raises UsageError."""
+def parse_size(word: str) -> int:
+    """A size such as 256M or 1G, in bytes; raises UsageError."""
     match = re.fullmatch(r"(\d{1,9})([KMG])i?B?", word.strip(), re.IGNORECASE)
     if match is None:
-        raise UsageError("reading --memory", f"{word!r} is no size", "write for example 256M or 1G")
-    size = int(match[1]) * UNITS[match[2].upper()]
+        raise UsageError("reading a size", f"{word!r} is none", "write for example 256M or 1G")
+    return int(match[1]) * UNITS[match[2].upper()]
+
+
+def parse_memory(word: str) -> int:
+    """A machine's memory, in bytes and whole MiB; raises UsageError."""
+    size = parse_size(word)
     if not LEAST_MEMORY <= size <= MOST_MEMORY:
         raise UsageError("reading --memory", f"{word} is not between {LEAST_MEMORY >> 20}M and {MOST_MEMORY >> 30}G")
     return size // MIB * MIB

@@ -17,6 +17,7 @@ from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusErr
 from virtus.guests import linux_image
 from virtus.guests.elf import NotLoadable
 from virtus.machine import loop
+from virtus.machine.control import ConsoleWanted, ControlSocket
 from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec
 from virtus.machine.meter import Meter, Report
 from virtus.machine.spec import GuestSpec
@@ -30,6 +31,7 @@ from virtus.personalities.xen.domain import Domain
 from virtus.personalities.xen.hypervisor import Hypervisor
 from virtus.personalities.xen.machine import XenMachine, own_frames
 from virtus.personalities.xen.network import NetworkBackEnd
+from virtus.personalities.xen.toolstack import Toolstack
 from virtus.personalities.xen.xenstore import Permissions
 from virtus.techniques.base import Availability
 from virtus.vcpus import kvm as vcpus
@@ -105,6 +107,7 @@ class Paravirt:
             except NotLoadable as error:
                 raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
             personality = Hypervisor(domain)
+            _control(open_things, domain, machine, spec, console)
             open_things.enter_context(_ended_by_signals())
             open_things.callback(console.stop)
             console.start()
@@ -138,6 +141,24 @@ def command_line(append: str) -> str:
     """The kernel's command line: the user's, and the HINTS that it does not name."""
     named = {word.partition("=")[0] for word in append.split()}
     return " ".join([append, *(hint for name, hint in HINTS.items() if name not in named)]).strip()
+
+
+def _control(
+    open_things: contextlib.ExitStack, domain: Domain, machine: XenMachine, spec: MachineSpec, console: Console
+) -> None:
+    """Let the user's other processes ask for things (`virtus domain`)."""
+    name = spec.name or f"{spec.kernel.name[:32].strip('.-_') or 'domain'}.{os.getpid()}"
+    commands = Toolstack(domain, machine.store, name).commands()
+
+    def wanted(request: object) -> None:
+        raise ConsoleWanted(console.attach)
+
+    control = ControlSocket(name, {**commands, "console": wanted})
+    open_things.callback(control.close)
+    control.watch = domain.cpu.context.watch
+    for descriptor in control.descriptors():
+        control.watch(descriptor)
+    domain.services.append(control)
 
 
 def _ethernet_address(name: str) -> bytes:

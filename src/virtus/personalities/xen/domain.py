@@ -1,8 +1,9 @@
 """A domain: its memory, processor, event channels and grants, and whether it still lives."""
 
 import os
+import select
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from virtus.devices.console import Console
 from virtus.memory.guest_memory import GuestMemory
@@ -37,6 +38,18 @@ class Shutdown(IntEnum):
     WATCHDOG = 4
 
 
+class Service(Protocol):
+    """Somebody who is to be looked at now and then, in the domain's thread."""
+
+    def descriptors(self) -> list[int]:
+        """What becomes readable when there is something to do."""
+        ...
+
+    def poll(self) -> None:
+        """Do it, without waiting."""
+        ...
+
+
 class Domain:
     """One domain in a machine; `context` is what runs it. `console` may be given later than the rest."""
 
@@ -61,6 +74,8 @@ class Domain:
         self.privileged = Privileged(self)
         self.pte_writes = PteWrites(self)
         self.back_ends: list[BackEnd] = []
+        self.services: list[Service] = []
+        self.paused = False
         self.ended: str = ""
         self.status = 0
         page = machine.memory.frame(self.shared_frame)
@@ -87,14 +102,23 @@ class Domain:
 
     def descriptors(self) -> list[int]:
         """What becomes readable when there is something to do for the domain."""
-        return self._user.descriptors() + [fd for back_end in self.back_ends for fd in back_end.descriptors()]
+        served: list[Service] = [*self.back_ends, *self.services]
+        return self._user.descriptors() + [fd for one in served for fd in one.descriptors()]
 
     def poll(self) -> None:
-        """Look at the console and the devices, and show the guest what time it is."""
+        """Look at the console and the devices, and show the guest what time it is. Stays while the domain is paused."""
+        self._serve()
+        while self.paused and not self.ended:
+            select.select(self.descriptors(), [], [])
+            self._serve()
+        self.cpu.update_time()
+
+    def _serve(self) -> None:
         self.console.poll()
         for back_end in self.back_ends:
             back_end.poll()
-        self.cpu.update_time()
+        for service in self.services:
+            service.poll()
         if self._user.escaped:
             self.ended, self.status = "destroyed by its user", STATUS_OF_ESCAPE
 

@@ -10,6 +10,7 @@ from virtus.personalities.xen import (  # noqa: F401  each registers its hyperca
     grants,
     memory_calls,
     mmu_calls,
+    toolstack,
 )
 from virtus.personalities.xen.abi import MASK64, DomainCrash
 from virtus.personalities.xen.cpu import RUNNING
