@@ -12,6 +12,7 @@ from typing import Any
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec
 from virtus.techniques import choose, registry
+from virtus.techniques.choose import HOST, WINDOWS
 from virtus.techniques.peers import registry as peers
 
 SCRATCH = "VIRTUS_SCRATCH"
@@ -23,8 +24,9 @@ WITHOUT_NETWORK = {
 }
 EMULATION = "emulation"
 NATIVE = "native"
-REFERENCE = "qemu-riscv64"
-"""What a program of another processor is measured against, where no program for the host is named beside it."""
+REFERENCES = {"RISC-V": "qemu-riscv64", "Windows": "wine"}
+"""What a program that is not the host's is measured against, where no program for the host is named beside it."""
+WINDOWS_TECHNIQUES = frozenset({"api-wrapper", "api-emulation"})
 NEVER_RAN = 255
 """The status of a guest whose peer has left none."""
 
@@ -80,7 +82,7 @@ def candidates(
     spec: GuestSpec, place: Place, wanted: Sequence[str] | None
 ) -> tuple[list[Candidate], list[tuple[str, str]]]:
     """Those that can run here, and the others with the reason. The first is what all are measured against: native, or
-    for another processor's program the equal of it that `spec.extra["native"]` names, else QEMU, where there is one.
+    for a program that is not the host's the equal of it that `spec.extra["native"]` names, else QEMU or Wine.
 
     Raises UsageError for unknown names, for a box in which native cannot run, and where nothing can run the guest.
     """
@@ -95,11 +97,11 @@ def candidates(
             "compare without --root, --user and --keep",
         )
     guest = choose.guest_of(spec)
-    foreign = choose.technique_for(guest) == EMULATION
-    processor = guest.machine if foreign else "x86-64"
-    fitting = {peer.name for peer in peers.PEERS if peer.processor == processor}
-    fitting |= {name for name in registry.names() if (name == EMULATION) == foreign}
-    reference = NATIVE if not foreign or "native" in spec.extra else REFERENCE
+    system = choose.system_of(guest)
+    foreign = system != HOST
+    fitting = {peer.name for peer in peers.PEERS if peer.processor == system}
+    fitting |= {name for name in registry.names() if _fits(name, system)}
+    reference = NATIVE if not foreign or "native" in spec.extra else REFERENCES.get(system, "qemu-riscv64")
     fitting.add(reference)
     if foreign and reference != NATIVE:
         fitting.discard(NATIVE)
@@ -109,7 +111,7 @@ def candidates(
     spec = replace(spec, env=environment, extra={**spec.extra, "scratch": str(place.scratch)})
     runnable: list[Candidate] = []
     unfit = [name for name in wanted or () if name not in fitting]
-    missing = [(name, f"it does not run programs for {processor}") for name in unfit]
+    missing = [(name, f"it does not run programs for {system}") for name in unfit]
     for name in chosen:
         peer = next((peer for peer in peers.PEERS if peer.name == name), None)
         state = peer.probe() if peer else registry.get(name).probe()
@@ -128,6 +130,13 @@ def candidates(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing)
         raise UsageError("choosing what to compare", f"nothing here can run the guest: {reasons}")
     return runnable, missing
+
+
+def _fits(technique: str, system: str) -> bool:
+    """Whether one of our techniques runs programs for that system."""
+    if system == WINDOWS or technique in WINDOWS_TECHNIQUES:
+        return system == WINDOWS and technique in WINDOWS_TECHNIQUES
+    return (technique == EMULATION) == (system != HOST)
 
 
 def _technique(name: str, spec: GuestSpec, place: Place) -> Candidate:

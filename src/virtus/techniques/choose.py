@@ -34,6 +34,21 @@ def is_deck(guest: Guest) -> bool:
     return guest.kind is Kind.DECK
 
 
+HOST: Final = "x86-64"
+WINDOWS: Final = "Windows"
+
+
+def system_of(guest: Guest) -> str:
+    """What the guest is a program for, as peers name it: HOST, WINDOWS, or another processor.
+
+    Raises GuestNotRunnable for what no technique runs.
+    """
+    technique = technique_for(guest)
+    if guest.kind is Kind.PE:
+        return WINDOWS
+    return guest.machine if technique == "emulation" else HOST
+
+
 def technique_for(guest: Guest) -> str:
     """The technique's name; raises GuestNotRunnable, naming what the guest would need."""
     if guest.is_native:

@@ -7,7 +7,7 @@ from typing import Final
 
 from virtus.machine.spec import GuestSpec
 from virtus.techniques.base import Availability, Peer
-from virtus.techniques.peers import riscv64
+from virtus.techniques.peers import riscv64, wine
 from virtus.techniques.peers.installed import installed
 
 UML_MEMORY: Final = "1024M"
@@ -108,6 +108,14 @@ PEERS: Final = (
         riscv64.probe_unicorn,
         riscv64.unicorn,
         "RISC-V",
+    ),
+    Peer(
+        "wine",
+        "wine64",
+        "Windows' interfaces on Linux, its server running",
+        wine.probe,
+        wine.command,
+        "Windows",
     ),
 )
 
