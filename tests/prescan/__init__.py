@@ -1,0 +1,1 @@
+"""The technique `prescan`: its processor, its monitor, its machine."""
