@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -91,6 +92,32 @@ def memory(name: str, size: str) -> None:
     from virtus.machine.machine_spec import parse_size
 
     _ask(name, "memory", bytes=parse_size(size))
+
+
+@command.command()
+@click.argument("name")
+@click.argument("file", type=Path)
+def save(name: str, file: Path) -> None:
+    """Put a machine into FILE, and end it; `restore` goes on with it."""
+    _ask(name, "save", path=str(file.absolute()))
+
+
+@command.command()
+@click.argument("file", type=Path)
+def restore(file: Path) -> int:
+    """Go on with a machine from FILE, on this terminal. Its disks must be as they were when it was saved."""
+    from virtus.errors import GuestNotRunnable
+    from virtus.machine.saved_machine import SavedMachine
+    from virtus.techniques import registry
+
+    saved = SavedMachine(file)
+    saved.close()
+    name = str(saved.known.get("technique"))
+    restores: Any = getattr(registry.get(name), "restore", None) if name in registry.names() else None
+    if restores is None:
+        raise GuestNotRunnable(f"restoring from {file}", f"a machine of the technique {name!r}")
+    status: int = restores(file).status
+    return status
 
 
 @command.command()

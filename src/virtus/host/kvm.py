@@ -30,6 +30,9 @@ KVM_SET_MSRS: Final = 0x4008AE89
 KVM_SET_SIGNAL_MASK: Final = 0x4004AE8B
 KVM_SET_CPUID2: Final = 0x4008AE90
 KVM_GET_TSC_KHZ: Final = 0xAEA3
+KVM_GET_XSAVE: Final = 0x9000AEA4
+KVM_SET_XSAVE: Final = 0x5000AEA5
+XSAVE_SIZE: Final = 4096  # struct kvm_xsave
 
 KVM_CAP_SYNC_REGS: Final = 74
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4  # KVM_SYNC_X86_*
@@ -159,6 +162,18 @@ class VirtualProcessor:
             for (leaf, index), values in leaves.items()
         )
         fcntl.ioctl(self.fd, KVM_SET_CPUID2, bytearray(struct.pack("<II", len(leaves), 0) + entries))
+
+    def get_xsave(self) -> bytes:
+        """The guest's floating-point and vector state in the XSAVE layout."""
+        state = bytearray(XSAVE_SIZE)
+        fcntl.ioctl(self.fd, KVM_GET_XSAVE, state)
+        return bytes(state)
+
+    def set_xsave(self, state: bytes) -> None:
+        """Load what `get_xsave` gave; raises OSError(EINVAL) for a state that the processor refuses."""
+        if len(state) != XSAVE_SIZE:
+            raise OSError(22, "no struct kvm_xsave")
+        fcntl.ioctl(self.fd, KVM_SET_XSAVE, bytearray(state))
 
     def tsc_khz(self) -> int:
         """The rate of the guest's time stamp counter."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from virtus.errors import UsageError
 
@@ -46,6 +46,37 @@ class MachineSpec:
     extra: Mapping[str, str] = field(default_factory=dict)
     console_in: int = 0
     console_out: int = 1
+
+
+def spec_as_json(spec: MachineSpec) -> dict[str, Any]:
+    """What a machine that is restored needs to know, as plain data; paths absolute."""
+    return {
+        "kernel": str(spec.kernel.absolute()),
+        "memory": spec.memory,
+        "cpus": spec.cpus,
+        "disks": [[str(disk.path.absolute()), disk.read_only] for disk in spec.disks],
+        "net": spec.net,
+        "name": spec.name,
+        "extra": dict(spec.extra),
+    }
+
+
+def saved_spec(known: Mapping[str, Any], console_in: int, console_out: int) -> MachineSpec:
+    """What `spec_as_json` gave; raises KeyError, TypeError or ValueError for what it never gives."""
+    memory, cpus = int(known["memory"]), int(known["cpus"])
+    if not LEAST_MEMORY <= memory <= MOST_MEMORY or memory % MIB:
+        raise ValueError(f"{memory} bytes of memory")
+    return MachineSpec(
+        kernel=Path(known["kernel"]),
+        memory=memory,
+        cpus=cpus,
+        disks=[DiskSpec(Path(path), bool(read_only)) for path, read_only in known["disks"]],
+        net=str(known["net"]),
+        name=str(known["name"]),
+        extra={str(key): str(value) for key, value in dict(known["extra"]).items()},
+        console_in=console_in,
+        console_out=console_out,
+    )
 
 
 def parse_disk(word: str) -> DiskSpec:

@@ -7,8 +7,10 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from virtus.devices import network
 from virtus.devices.console import Console
@@ -16,14 +18,15 @@ from virtus.devices.disk import Disk
 from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
 from virtus.guests import linux_image
 from virtus.guests.elf import NotLoadable
-from virtus.machine import loop
+from virtus.machine import loop, saved_machine
 from virtus.machine.control import ConsoleWanted, ControlSocket
-from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec
+from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec, saved_spec, spec_as_json
 from virtus.machine.meter import Meter, Report
+from virtus.machine.saved_machine import SavedMachine
 from virtus.machine.spec import GuestSpec
 from virtus.memory.guest_memory import FRAME_SHIFT, GuestMemory
 from virtus.memory.pool import FramePool
-from virtus.personalities.xen import builder
+from virtus.personalities.xen import builder, saving
 from virtus.personalities.xen.abi import DOMID_CONTROL
 from virtus.personalities.xen.block import BlockBackEnd
 from virtus.personalities.xen.cpuid import INDEXED, CpuidPolicy
@@ -32,7 +35,7 @@ from virtus.personalities.xen.hypervisor import Hypervisor
 from virtus.personalities.xen.machine import XenMachine, own_frames
 from virtus.personalities.xen.network import NetworkBackEnd
 from virtus.personalities.xen.toolstack import Toolstack
-from virtus.personalities.xen.xenstore import Permissions
+from virtus.personalities.xen.xenstore import Permissions, StoreError
 from virtus.techniques.base import Availability
 from virtus.vcpus import kvm as vcpus
 
@@ -74,13 +77,49 @@ class Paravirt:
     def boot(self, spec: MachineSpec) -> Report:
         """Boot a kernel, and serve it until the domain ends; raises VirtusError where it cannot start.
 
-        The report's status is 0 when the domain powered off, 1 when it crashed, 130 when the user left by Ctrl-].
+        The report's status is 0 when the domain powered off or was saved, 1 when it crashed, 130 when the user left by
+        Ctrl-], 137 when it was destroyed.
         """
-        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         if spec.cpus != 1:
             raise UsageError("reading --cpus", f"{spec.cpus} processors", "a paravirtual domain has one")
         kernel = _kernel(spec.kernel)
         ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
+
+        def build(machine: XenMachine, domain: Domain, console: Console) -> list[Any]:
+            _introduce(machine, domain)
+            try:
+                builder.build(domain, kernel, ramdisk, command_line(spec.append), machine.store, console)
+            except NotLoadable as error:
+                raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
+            return []
+
+        return self._run(spec, build)
+
+    def restore(self, path: Path, console_in: int = 0, console_out: int = 1) -> Report:
+        """Go on with a machine that `virtus domain save` has put into a file; raises VirtusError."""
+        saved = SavedMachine(path)
+        doing = f"restoring from {path}"
+        try:
+            spec = saved_spec(saved.known["spec"], console_in, console_out)
+        except (KeyError, TypeError, ValueError) as error:
+            saved.close()
+            raise GuestNotRunnable(doing, f"a damaged file: {error!r}") from error
+
+        def load(machine: XenMachine, domain: Domain, console: Console) -> list[Any]:
+            saved.fill(machine.memory, saving.pieces(machine, domain))
+            try:
+                saving.load(machine, domain, saved.known, console)
+                return list(saved.known["back_ends"])
+            except (KeyError, TypeError, ValueError, IndexError, OSError, OverflowError, StoreError) as error:
+                raise GuestNotRunnable(doing, f"it does not fit this machine: {error}") from error
+            finally:
+                saved.close()
+
+        return self._run(spec, load)
+
+    def _run(self, spec: MachineSpec, begin: Callable[[XenMachine, Domain, Console], list[Any]]) -> Report:
+        """`begin` fills the domain, and gives what back ends have saved, if any."""
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         counted = Meter()
         with contextlib.ExitStack() as open_things:
             disks = [open_things.enter_context(_disk(disk.path, disk.read_only, disk.snapshot)) for disk in spec.disks]
@@ -93,19 +132,16 @@ class Paravirt:
             machine = XenMachine(memory, pool, vcpu.pages.entries, counted.note)
             domain = Domain(machine, DOMAIN, own, spec.memory >> FRAME_SHIFT, vcpu.context)
             machine.domains[DOMAIN] = domain
-            _introduce(machine, domain)
-            for number, disk in enumerate(disks):
-                domain.back_ends.append(BlockBackEnd(domain, machine.store, disk, number))
+            console = Console(spec.console_in, spec.console_out)
             link = network.attach(spec.net)
             if link is not None:
                 open_things.callback(link.close)
-                domain.back_ends.append(NetworkBackEnd(domain, machine.store, link, 0, _ethernet_address(spec.name)))
                 vcpu.context.watch(link.fileno())
-            console = Console(spec.console_in, spec.console_out)
+            kept = begin(machine, domain, console)
             try:
-                builder.build(domain, kernel, ramdisk, command_line(spec.append), machine.store, console)
-            except NotLoadable as error:
-                raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
+                _plug_in(machine, domain, spec, disks, link, kept)
+            except (KeyError, TypeError, ValueError) as error:
+                raise GuestNotRunnable(f"restoring {spec.name}", f"a damaged file: {error!r}") from error
             personality = Hypervisor(domain)
             _control(open_things, domain, machine, spec, console)
             open_things.enter_context(_ended_by_signals())
@@ -150,15 +186,49 @@ def _control(
     name = spec.name or f"{spec.kernel.name[:32].strip('.-_') or 'domain'}.{os.getpid()}"
     commands = Toolstack(domain, machine.store, name).commands()
 
+    def save(request: Mapping[str, Any]) -> None:
+        path = Path(str(request.get("path")))
+        lost = [str(disk.path) for disk in spec.disks if disk.snapshot]
+        if lost:
+            raise UsageError(
+                f"saving {name}", f"what it wrote to {lost[0]} is thrown away", "use disks without snapshot"
+            )
+        try:
+            known = saving.save(machine, domain)
+        except ValueError as error:
+            raise VirtusError(f"saving {name}", str(error), "try again in a moment") from error
+        for back_end in domain.back_ends:
+            back_end.flush()
+        known |= {"technique": "paravirt", "spec": spec_as_json(replace(spec, name=name))}
+        saved_machine.write(path, known, machine.memory, saving.pieces(machine, domain))
+        domain.ended = "saved"
+
     def wanted(request: object) -> None:
         raise ConsoleWanted(console.attach)
 
-    control = ControlSocket(name, {**commands, "console": wanted})
+    control = ControlSocket(name, {**commands, "console": wanted, "save": save})
     open_things.callback(control.close)
     control.watch = domain.cpu.context.watch
     for descriptor in control.descriptors():
         control.watch(descriptor)
     domain.services.append(control)
+
+
+def _plug_in(
+    machine: XenMachine,
+    domain: Domain,
+    spec: MachineSpec,
+    disks: list[Disk],
+    link: network.Link | None,
+    kept: list[Any],
+) -> None:
+    """Make the back ends, which go on from what was `kept` of them, in this order."""
+    saved = iter(kept)
+    for number, disk in enumerate(disks):
+        domain.back_ends.append(BlockBackEnd(domain, machine.store, disk, number, next(saved, None)))
+    if link is not None:
+        address = _ethernet_address(spec.name)
+        domain.back_ends.append(NetworkBackEnd(domain, machine.store, link, 0, address, next(saved, None)))
 
 
 def _ethernet_address(name: str) -> bytes:

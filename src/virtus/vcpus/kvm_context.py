@@ -1,7 +1,7 @@
 """The thread of execution of a vCPU at ring 3, as a hypervisor holds it: registers, address spaces, changed entries."""
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import kvm
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
@@ -127,6 +127,41 @@ class KvmContext:
         regs = self.regs
         regs[:] = memoryview(bytes(8 * len(regs))).cast("Q")
         regs[RIP], regs[RSP], regs[RFLAGS] = entry, stack, FIXED_FLAGS
+
+    PLAIN: Final = (
+        "kernel", "kernel_root", "user_root", "code_selector", "stack_selector", "compatibility", "_other_gs_base",
+    )  # fmt: skip
+    """Attributes that are saved as they are."""
+
+    def save(self) -> dict[str, Any]:
+        """Registers and whose they are, as plain data; the guest is out because of an event."""
+        processor = self._vcpu.processor
+        return {
+            **{name: getattr(self, name) for name in self.PLAIN},
+            "registers": bytes(processor.regs_bytes).hex(),
+            "segments": bytes(self._sregs).hex(),
+            "extended": processor.get_xsave().hex(),
+            "time_stamp": self.time_stamp(),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """What `save` gave; raises ValueError or OSError for what this processor cannot hold."""
+        processor = self._vcpu.processor
+        registers, segments = bytes.fromhex(saved["registers"]), bytes.fromhex(saved["segments"])
+        if len(registers) != len(processor.regs_bytes) or len(segments) != len(self._sregs):
+            raise ValueError("registers of another kind of processor")
+        for name in self.PLAIN:
+            setattr(self, name, saved[name])
+        processor.regs_bytes[:] = registers
+        # control registers and tables are this machine's own
+        for at in (kvm.DS_AT, kvm.ES_AT, kvm.FS_AT, kvm.GS_AT):
+            self._sregs[at : at + 24] = segments[at : at + 24]
+        self.load_root()
+        processor.set_xsave(bytes.fromhex(saved["extended"]))
+        try:
+            processor.set_msrs({MSR_TSC: saved["time_stamp"]})
+        except OSError:
+            pass  # the guest is told how the counter and its time relate
 
     def set_gdt(self, frames: list[int]) -> None:
         """The guest's segment descriptors, page by page; whoever gives them has checked each."""

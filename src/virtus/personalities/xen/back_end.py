@@ -4,7 +4,7 @@ Source: xen/include/public/io/xenbus.h; docs/misc/xenstore-paths.pandoc.
 """
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.personalities.xen.abi import DOMID_CONTROL, Refused
 from virtus.personalities.xen.grants import NotGranted
@@ -37,8 +37,9 @@ class BackEnd:
 
     kind: bytes
 
-    def __init__(self, domain: "Domain", store: Store, number: int) -> None:
-        self.domain, self._store = domain, store
+    def __init__(self, domain: "Domain", store: Store, number: int, saved: dict[str, Any] | None = None) -> None:
+        """`saved` is what `save` gave, when the front end does not know that we were away."""
+        self.domain, self._store, self._saved = domain, store, saved
         self._front = b"/local/domain/%d/device/%s/%d" % (domain.ident, self.kind, number)
         self._back = b"/local/domain/0/backend/%s/%d/%d" % (self.kind, domain.ident, number)
         self._rings: list[tuple[int, int]] = []  # grant, frame
@@ -51,7 +52,15 @@ class BackEnd:
         return bool(self._rings)
 
     def announce(self, front: dict[bytes, bytes], back: dict[bytes, bytes]) -> None:
-        """Tell both sides of each other, and wait for the front end."""
+        """Tell both sides of each other, and wait for the front end; or go on where we were when we were saved."""
+        if self._saved is None:
+            self._introduce(front, back)
+        else:
+            self._resume(self._saved)
+        watched = self._front + b"/state"
+        self._store.watch(Watch(DOMID_CONTROL, watched, self.kind, b"", lambda *_: self._front_changed()))
+
+    def _introduce(self, front: dict[bytes, bytes], back: dict[bytes, bytes]) -> None:
         ident = self.domain.ident
         mine = Permissions(DOMID_CONTROL, "n", ((ident, "r"),))
         theirs = Permissions(ident, "n", ((DOMID_CONTROL, "r"),))
@@ -64,8 +73,18 @@ class BackEnd:
         for path, values in ((self._back, back), (self._front, front)):
             for name, value in values.items():
                 self._store.write(DOMID_CONTROL, path + b"/" + name, value)
-        watched = self._front + b"/state"
-        self._store.watch(Watch(DOMID_CONTROL, watched, self.kind, b"", lambda *_: self._front_changed()))
+
+    def save(self) -> dict[str, Any]:
+        """What is connected, and how far the rings are served."""
+        return {"rings": self._rings, "port": self.port, "indices": self.indices() if self._rings else []}
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self._rings = [(reference, frame) for reference, frame in saved["rings"]]
+        if self._rings:
+            self.port = saved["port"]
+            self.domain.events.reconnect(self.port, self.notified)
+            self.begin([frame for _, frame in self._rings])
+            self.set_indices(saved["indices"])
 
     def read(self, name: bytes) -> int:
         """A number that the front end has written; raises StoreError, ValueError."""
@@ -132,6 +151,14 @@ class BackEnd:
         """The rings lie in these frames."""
         raise NotImplementedError
 
+    def indices(self) -> list[int]:
+        """How far the rings are served."""
+        raise NotImplementedError
+
+    def set_indices(self, indices: list[int]) -> None:
+        """Go on from there; raises ValueError for what `indices` never gives."""
+        raise NotImplementedError
+
     def notified(self) -> None:
         """The front end has an event for us."""
         raise NotImplementedError
@@ -142,6 +169,9 @@ class BackEnd:
 
     def poll(self) -> None:
         """Serve what does not come from the front end."""
+
+    def flush(self) -> None:
+        """What was acknowledged survives the end of this process."""
 
     def close(self) -> None:
         """Give back what of the host's is held."""

@@ -5,7 +5,7 @@ that it grants for each request. Data goes between the file and those frames wit
 """
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.devices.disk import Disk
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
@@ -43,9 +43,11 @@ class BlockBackEnd(BackEnd):
 
     kind = b"vbd"
 
-    def __init__(self, domain: "Domain", store: Store, disk: Disk, number: int) -> None:
+    def __init__(
+        self, domain: "Domain", store: Store, disk: Disk, number: int, saved: dict[str, Any] | None = None
+    ) -> None:
         device = MAJOR + 16 * number
-        super().__init__(domain, store, device)
+        super().__init__(domain, store, device, saved)
         self._disk = disk
         self._served = 0
         front = {b"virtual-device": b"%d" % device, b"device-type": b"disk"}
@@ -65,6 +67,18 @@ class BlockBackEnd(BackEnd):
         """See BackEnd."""
         (self._ring,) = rings
         self._served = 0
+
+    def flush(self) -> None:
+        """See BackEnd."""
+        self._disk.flush()
+
+    def indices(self) -> list[int]:
+        """See BackEnd."""
+        return [self._served]
+
+    def set_indices(self, indices: list[int]) -> None:
+        """See BackEnd."""
+        (self._served,) = indices
 
     def notified(self) -> None:
         """Serve every request in the ring."""

@@ -20,10 +20,11 @@ MOST_AT_ONCE: Final = 4096
 class ConsoleRing:
     """Our end of a domain's console, in the frame `frame`."""
 
-    def __init__(self, domain: "Domain", frame: int, console: "Console") -> None:
+    def __init__(self, domain: "Domain", frame: int, console: "Console", port: int = 0) -> None:
+        """`port` is the event channel where there is one already."""
         self._domain, self._console, self.frame = domain, console, frame
         self._page = domain.memory.frame(frame)
-        self.port = domain.events.open_back_end(self.notified)
+        self.port = port or domain.events.open_back_end(self.notified)
         self._typed = b""
 
     def notified(self) -> None:

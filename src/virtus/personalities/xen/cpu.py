@@ -94,6 +94,41 @@ class Cpu:
         self._runstate = [0, 0, 0, 0]
         self._state, self._state_since = RUNNING, 0
 
+    PLAIN: Final = (
+        "info_at", "_info_registered", "kernel_stack", "_gdt", "_kernel_root", "_user_root", "shutdown", "deadline",
+        "period", "_version", "runstate_at", "_runstate", "_state",
+    )  # fmt: skip
+    """Attributes that are saved as they are."""
+
+    def save(self) -> dict[str, Any]:
+        """All but the registers, as plain data."""
+
+        def plain(handlers: dict[int, Handler]) -> list[list[int]]:
+            return [[number, one.address, one.mask, one.ring] for number, one in handlers.items()]
+
+        return {
+            **{name: getattr(self, name) for name in self.PLAIN},
+            "traps": plain(self.traps),
+            "callbacks": plain(self.callbacks),
+            "debug_registers": list(self.debug_registers.values()),
+            "now": self.now(),
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """What `save` gave; system time goes on from where it was."""
+        for name in self.PLAIN:
+            setattr(self, name, saved[name])
+        for name in ("traps", "callbacks"):
+            handlers = {number: Handler(address, bool(mask), ring) for number, address, mask, ring in saved[name]}
+            setattr(self, name, handlers)
+        self.debug_registers = dict(enumerate(saved["debug_registers"]))
+        self._started = time.monotonic_ns() - saved["now"]
+        self._state_since, self._time_updated = saved["now"], saved["now"] - SECOND
+        if self._gdt:
+            self.context.set_gdt(self._gdt)
+        self._domain.access.root = (self._kernel_root if self.context.kernel else self._user_root) << FRAME_SHIFT
+        self.set_wall_clock(self._domain.shared_frame << FRAME_SHIFT)
+
     # address spaces and descriptors
 
     def set_kernel_root(self, frame: int) -> None:

@@ -90,6 +90,14 @@ class Domain:
         self.store = StoreRing(self, store_frame, store)
         self.console = ConsoleRing(self, console_frame, console)
 
+    def reconnect(self, store_port: int, console_port: int, frames: list[int], store: Store, console: Console) -> None:
+        """The same for a domain that was saved, whose rings are in use."""
+        self._user = console
+        self.store = StoreRing(self, frames[0], store, store_port)
+        self.console = ConsoleRing(self, frames[1], console, console_port)
+        self.events.reconnect(store_port, self.store.notified)
+        self.events.reconnect(console_port, self.console.notified)
+
     def note(self, line: str) -> None:
         """Remember something a user should know."""
         self._note(line)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT
 from virtus.personalities.xen.abi import (
@@ -67,6 +67,28 @@ class EventChannels:
         self._pending, self._mask = base + SHARED_PENDING >> 3, base + SHARED_MASK >> 3
         self.ports: dict[int, Port] = {}
         self._virqs: dict[int, int] = {}
+
+    def save(self) -> list[list[Any]]:
+        """The ports. What back ends of ours are bound to, they bind again (`reconnect`)."""
+        return [
+            [number, port.status, port.remote_domain, port.remote_port, port.virq]
+            for number, port in self.ports.items()
+        ]
+
+    def load(self, saved: list[list[Any]]) -> None:
+        """What `save` gave."""
+        self.ports = {
+            number: Port(Status(status), remote, remote_port, virq)
+            for number, status, remote, remote_port, virq in saved
+        }
+        self._virqs = {port.virq: number for number, port in self.ports.items() if port.status is Status.VIRQ}
+
+    def reconnect(self, number: int, notify: Callable[[], None]) -> None:
+        """Bind a back end of ours to a port that it was bound to when the domain was saved; raises ValueError."""
+        port = self.ports.get(number)
+        if port is None or port.status is not Status.INTERDOMAIN or port.remote_domain != DOMID_CONTROL:
+            raise ValueError(f"port {number} is not the control domain's")
+        port.notify = notify
 
     def allocate(self, port: Port) -> int:
         """A free port's number for this binding; raises Refused(ENOSPC). Port 0 is never used."""

@@ -40,6 +40,23 @@ class FrameTable:
         self.references = array("I", [0]) * count
         self._free: list[int] = []
 
+    def save(self) -> dict[str, str]:
+        """Everything, as text."""
+        rows = {"owner": self.owner.tobytes(), "kind": bytes(self.kind), "uses": self.uses.tobytes()}
+        rows["references"], rows["free"] = self.references.tobytes(), array("Q", self._free).tobytes()
+        return {name: row.hex() for name, row in rows.items()}
+
+    def load(self, saved: dict[str, str]) -> None:
+        """What `save` gave, of a machine of the same size; raises ValueError for another."""
+        rows = {name: bytes.fromhex(row) for name, row in saved.items()}
+        if [len(rows[name]) for name in ("owner", "kind", "uses", "references")] != [
+            self.count * size for size in (2, 1, 4, 4)
+        ]:
+            raise ValueError("a machine of another size")
+        self.owner, self.kind = array("H", rows["owner"]), bytearray(rows["kind"])
+        self.uses, self.references = array("I", rows["uses"]), array("I", rows["references"])
+        self._free = list(array("Q", rows["free"]))
+
     def give(self, first: int, count: int, domain: int) -> None:
         """Make free frames a domain's; its allocation is a reference of its own."""
         for frame in range(first, first + count):

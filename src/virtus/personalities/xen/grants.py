@@ -47,6 +47,17 @@ class GrantTable:
         self._maps: dict[int, tuple[Domain, int, int, bool]] = {}  # handle: granter, reference, frame, writable
         self._next_handle = 0
 
+    def save(self) -> list[int]:
+        """The table's own size, and how far handles were given out; its entries are in memory. Raises ValueError while
+        other domains' frames are mapped."""
+        if self._maps:
+            raise ValueError("it maps frames of other domains")
+        return [self.shown, self._next_handle]
+
+    def load(self, saved: list[int]) -> None:
+        """What `save` gave."""
+        self.shown, self._next_handle = saved
+
     def claim(self, reference: int, user: int, *, write: bool) -> int:
         """The frame of a grant to the domain `user`, held until `release`; raises NotGranted."""
         if reference >= self.shown * PER_FRAME:

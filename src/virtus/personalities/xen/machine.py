@@ -43,6 +43,7 @@ class XenMachine:
         self.store = Store()
         pages = -(-memory.frames * ENTRY_SIZE // PAGE)
         table = pool.take(pages)
+        self.m2p_frames = (table, pages)
         self.m2p_words = memory.words[table << 9 : (table << 9) + memory.frames]
         self.m2p_range = (M2P_ADDRESS, M2P_ADDRESS + pages * PAGE)
         self.reserved = {**entries, M2P_SLOT: self._map_m2p(table, pages)}

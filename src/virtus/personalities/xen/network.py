@@ -8,7 +8,7 @@ whoever receives (`devices.offload`), so between two domains nobody does them.
 import struct
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.devices import offload
 from virtus.devices.network import Link
@@ -92,8 +92,11 @@ class NetworkBackEnd(BackEnd):
 
     kind = b"vif"
 
-    def __init__(self, domain: "Domain", store: Store, link: Link, number: int, address: bytes) -> None:
-        super().__init__(domain, store, number)
+    def __init__(
+        self, domain: "Domain", store: Store, link: Link, number: int, address: bytes,
+        saved: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(domain, store, number, saved)
         self._link = link
         self._waiting: deque[tuple[bytes, bytes]] = deque()
         self._cuts: set[int] = set()  # kinds of segments that the guest cuts itself
@@ -120,6 +123,14 @@ class NetworkBackEnd(BackEnd):
         names = {offload.TCP4: b"feature-gso-tcpv4", offload.TCP6: b"feature-gso-tcpv6"}
         scattered = self.has(b"feature-sg")
         self._cuts = {kind for kind, name in names.items() if scattered and self.has(name)}
+
+    def indices(self) -> list[int]:
+        """See BackEnd."""
+        return [self._send.taken, self._send.answered, self._receive.taken, self._receive.answered]
+
+    def set_indices(self, indices: list[int]) -> None:
+        """See BackEnd."""
+        self._send.taken, self._send.answered, self._receive.taken, self._receive.answered = indices
 
     def descriptors(self) -> list[int]:
         """See BackEnd."""

@@ -66,6 +66,16 @@ class PageTables:
         self._overwritten: set[int] = set()  # of these, the ones that the hypervisor has stored into since
         self._words = memory.words
 
+    def save(self) -> dict[str, int]:
+        """Which tables are pinned, by frame; raises ValueError while other domains' frames are mapped."""
+        if self.granted:
+            raise ValueError("it maps frames of other domains")
+        return {str(frame): level for frame, level in self.pinned.items()}
+
+    def load(self, saved: dict[str, int]) -> None:
+        """What `save` gave; a processor that has not run yet remembers no translation."""
+        self.pinned = {int(frame): level for frame, level in saved.items()}
+
     # uses of frames
 
     def use_table(self, frame: int, level: int) -> None:

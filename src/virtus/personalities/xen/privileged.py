@@ -47,6 +47,14 @@ class Privileged:
             0xFA: self._mask_events, 0xFB: self._unmask_events, 0xF4: self._halt,
         }  # fmt: skip
 
+    def save(self) -> dict[str, int]:
+        """The control registers as the guest has set them, by number."""
+        return {str(number): value for number, value in self._control.items()}
+
+    def load(self, saved: dict[str, int]) -> None:
+        """What `save` gave."""
+        self._control = {int(number): value for number, value in saved.items()}
+
     def execute(self) -> bool:
         """Execute the instruction that faulted, if it is one of these; whether it was."""
         try:

@@ -7,7 +7,7 @@ Source: xen.git, docs/misc/xenstore.txt, tools/xenstored.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from virtus.personalities.xen.abi import DOMID_CONTROL
 
@@ -118,6 +118,38 @@ class Store:
         self._transactions: dict[int, Transaction] = {}
         self._next = 0
         self._generation = 0
+
+    def save(self, domain: int) -> dict[str, Any]:
+        """The tree, and a domain's watches; raises ValueError while it is in the middle of a transaction."""
+        if self._transactions:
+            raise ValueError("it is changing its xenstore")
+        nodes = [
+            [path.hex(), node.value.hex(), [word.decode() for word in node.permissions.wire()]]
+            for path, node in sorted(self._nodes.items())
+        ]
+        watches = [
+            [watch.path.hex(), watch.token.hex(), watch.relative.hex()]
+            for watch in self.watches
+            if watch.domain == domain
+        ]
+        return {"nodes": nodes, "watches": watches, "next": self._next, "generation": self._generation}
+
+    def load(self, saved: dict[str, Any], domain: int, fire: Callable[[Path, bytes], None]) -> None:
+        """What `save` gave, in place of the whole tree; the domain's watches call `fire`."""
+        nodes = {
+            check_path(bytes.fromhex(path)): Node(
+                bytes.fromhex(value), Permissions.parse([word.encode() for word in words])
+            )
+            for path, value, words in saved["nodes"]
+        }
+        self._nodes, self._children = nodes, {path: set() for path in nodes}
+        for path in nodes:
+            if path != b"/":
+                self._children[parent(path)].add(path.rpartition(b"/")[2])
+        self._next, self._generation = saved["next"], saved["generation"]
+        for words in saved["watches"]:
+            path, token, relative = map(bytes.fromhex, words)
+            self.watches.append(Watch(domain, path, token, relative, fire))
 
     # reading
 

@@ -39,6 +39,14 @@ class Connection:
             IS_DOMAIN_INTRODUCED: self._introduced, RESET_WATCHES: self._reset,
         }  # fmt: skip
 
+    def save(self) -> list[str]:
+        """What has come and is not a whole request yet, and the answers that wait."""
+        return [self._received.hex(), self.answers.hex()]
+
+    def load(self, saved: list[str]) -> None:
+        """What `save` gave."""
+        self._received, self.answers = bytes.fromhex(saved[0]), bytearray.fromhex(saved[1])
+
     def receive(self, data: bytes) -> None:
         """Take bytes of requests, and answer each that is whole."""
         self._received += data
@@ -108,7 +116,7 @@ class Connection:
         path, token = self._words(payload, 2)
         self._before_watch = len(self.answers)
         full, relative = self._watched(path)
-        self._store.watch(Watch(self._domain, full, token, relative, self._fired))
+        self._store.watch(Watch(self._domain, full, token, relative, self.fired))
         return OK
 
     def _watched(self, path: bytes) -> tuple[Path, Path]:
@@ -116,7 +124,8 @@ class Connection:
             return path, b""
         return self._path(path), b"" if path.startswith(b"/") else self._home + b"/"
 
-    def _fired(self, path: Path, token: bytes) -> None:
+    def fired(self, path: Path, token: bytes) -> None:
+        """Tell the guest that one of its watches has seen something."""
         payload = path + b"\0" + token + b"\0"
         self._send(WATCH_EVENT, 0, 0, payload)
 
@@ -180,11 +189,12 @@ class Connection:
 class StoreRing:
     """The ring in the frame `frame` of a domain, with a connection behind it."""
 
-    def __init__(self, domain: "Domain", frame: int, store: Store) -> None:
+    def __init__(self, domain: "Domain", frame: int, store: Store, port: int = 0) -> None:
+        """`port` is the event channel where there is one already."""
         self._domain, self.frame = domain, frame
         self._page = domain.memory.frame(frame)
         self.connection = Connection(store, domain.ident)
-        self.port = domain.events.open_back_end(self.notified)
+        self.port = port or domain.events.open_back_end(self.notified)
 
     def notified(self) -> None:
         """The guest has sent something, or has read."""
