@@ -134,7 +134,7 @@ def _encode_one(page: CodePage, character: str, *, best_fit: bool) -> bytes | No
     try:
         return character.encode(page.codec)
     except UnicodeEncodeError:
-        if page.single and "\x80" <= character <= "\x9f" and _single(page, ord(character)) == character:
+        if page.single and "\x80" <= character <= "\xff" and _single(page, ord(character)) == character:
             return bytes([ord(character)])
     if best_fit:
         base = unicodedata.normalize("NFKD", character)[0]

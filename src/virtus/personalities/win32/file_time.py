@@ -15,7 +15,7 @@ UNIX_EPOCH: Final = 116_444_736_000_000_000
 """1 January 1970 as a FILETIME."""
 LATEST: Final = 0x7FFF_FFFF_FFFF_FFFF
 """Later ones FileTimeToSystemTime refuses."""
-DAYS_TO_1601: Final = 584_754
+DAYS_TO_1601: Final = 584_694
 """Days from 1 March of the year 0 to 1 January 1601."""
 DAYS_IN_ERA: Final = 146_097
 """Days in 400 years."""
