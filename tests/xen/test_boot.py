@@ -201,3 +201,16 @@ def test_options_of_a_machine() -> None:
 def test_the_users_words_come_before_the_hints() -> None:
     assert command_line("") == "nr_cpus=1 noreplace-smp"
     assert command_line("quiet nr_cpus=3") == "quiet nr_cpus=3 noreplace-smp"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_grant_tables_of_version_2_carry_a_disk(tmp_path: Path) -> None:
+    content = os.urandom(2 << 20)
+    (tmp_path / "disk").write_bytes(content)
+    script = "dmesg | grep -i 'grant tables'; sha256sum /dev/xvda; echo written | dd of=/dev/xvda; sync; poweroff -f\n"
+    ramdisk = kernels.ramdisk(script, tmp_path / "initrd", kernels.kernel() / "xen-blkfront.ko")
+    shown, _ = boot(ramdisk, f"{tmp_path}/disk", append="panic=-1 grant_table.version=2")
+    assert "Grant tables using version 2 layout" in shown
+    assert hashlib.sha256(content).hexdigest() in shown
+    assert (tmp_path / "disk").read_bytes() == b"written\n" + content[8:]

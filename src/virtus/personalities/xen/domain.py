@@ -15,7 +15,7 @@ from virtus.personalities.xen.cpu import BLOCKED, Cpu
 from virtus.personalities.xen.cpuid import CpuidPolicy
 from virtus.personalities.xen.event_channels import EventChannels
 from virtus.personalities.xen.frames import FrameTable
-from virtus.personalities.xen.grants import FRAMES, GrantTable
+from virtus.personalities.xen.grants import FRAMES, STATUS_FRAMES, GrantTable
 from virtus.personalities.xen.page_tables import PageTables
 from virtus.personalities.xen.privileged import Privileged
 from virtus.personalities.xen.pte_writes import PteWrites
@@ -69,7 +69,8 @@ class Domain:
         self.shared_frame = machine.share_new_frames(ident)
         self.cpu = Cpu(self, context, self.shared_frame << 12)
         self.events = EventChannels(self, self.shared_frame)
-        self.grants = GrantTable(self, machine.memory, machine.share_new_frames(ident, FRAMES))
+        table, status = machine.share_new_frames(ident, FRAMES), machine.share_new_frames(ident, STATUS_FRAMES)
+        self.grants = GrantTable(self, machine.memory, table, status)
         self.cpuid = CpuidPolicy()
         self.privileged = Privileged(self)
         self.pte_writes = PteWrites(self)

@@ -1,15 +1,18 @@
-"""Grant table, version 1: how a domain lets another use single frames of its own, until it takes the right back.
+"""Grant tables: how a domain lets another use single frames of its own, until it takes the right back.
 
 The table lies in frames of the hypervisor's that the domain fills; every use reads its entry anew and checks it, and
-holds the frame (with the flags that tell the domain so) until it ends. Source: xen/include/public/grant_table.h.
+holds the frame (with the flags that tell the domain so) until it ends. In version 1 these flags stand in the entry; in
+version 2, whose entries have room for larger frame numbers and for parts of pages, in an array of their own.
+Source: xen/include/public/grant_table.h.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.x86_paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
-from virtus.personalities.xen.abi import DOMID_SELF, EINVAL, Refused
+from virtus.personalities.xen.abi import DOMID_SELF, EBUSY, EINVAL, Refused
 from virtus.personalities.xen.table import call
 
 if TYPE_CHECKING:
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 
 FRAMES: Final = 32
 ENTRY: Final = struct.Struct("<HHI")  # struct grant_entry_v1
-PER_FRAME: Final = PAGE // ENTRY.size
+ENTRY2: Final = struct.Struct("<HHHHQ")  # struct grant_entry_v2: flags, domain, offset, length, frame
+STATUS_FRAMES: Final = FRAMES * (PAGE // ENTRY2.size) * 2 // PAGE  # two bytes an entry
+SUB_PAGE: Final = 1 << 8  # GTF_sub_page
 PERMIT_ACCESS, TYPE_MASK, READ_ONLY, READING, WRITING = 1, 3, 4, 8, 16  # GTF_*
 OKAY, GENERAL_ERROR, BAD_DOMAIN, BAD_REFERENCE, BAD_HANDLE, BAD_ADDRESS = 0, -1, -2, -3, -4, -5  # GNTST_*
 PERMISSION_DENIED, BAD_COPY = -8, -10
@@ -39,10 +44,12 @@ class NotGranted(Exception):
 
 
 class GrantTable:
-    """What one domain grants. `first` is the first of FRAMES frames of the hypervisor's, shared with the domain."""
+    """What one domain grants. `first` is the first of FRAMES frames of the hypervisor's, shared with the domain, and
+    `status` that of STATUS_FRAMES."""
 
-    def __init__(self, domain: "Domain", memory: GuestMemory, first: int) -> None:
-        self._domain, self._memory, self.first = domain, memory, first
+    def __init__(self, domain: "Domain", memory: GuestMemory, first: int, status: int) -> None:
+        self._domain, self._memory, self.first, self.status = domain, memory, first, status
+        self.version = 1
         self.shown = 4  # frames that the domain may use; it can ask for more
         self._maps: dict[int, tuple[Domain, int, int, bool]] = {}  # handle: granter, reference, frame, writable
         self._next_handle = 0
@@ -52,23 +59,62 @@ class GrantTable:
         other domains' frames are mapped."""
         if self._maps:
             raise ValueError("it maps frames of other domains")
-        return [self.shown, self._next_handle]
+        return [self.shown, self._next_handle, self.version]
 
     def load(self, saved: list[int]) -> None:
         """What `save` gave."""
-        self.shown, self._next_handle = saved
+        self.shown, self._next_handle, self.version = saved
 
-    def claim(self, reference: int, user: int, *, write: bool) -> int:
-        """The frame of a grant to the domain `user`, held until `release`; raises NotGranted."""
-        if reference >= self.shown * PER_FRAME:
+    def set_version(self, version: int) -> None:
+        """Which kind of entries the table has from now on; all are forgotten. Raises Refused while any is in use."""
+        if version not in (1, 2):
+            raise Refused(EINVAL, f"grant tables of version {version}")
+        if version == self.version:
+            return
+        if any(self._flags_in_use()):
+            raise Refused(EBUSY, "grants are in use")
+        for start, count in ((self.first, FRAMES), (self.status, STATUS_FRAMES)):
+            self._memory.bytes[start << FRAME_SHIFT : start + count << FRAME_SHIFT] = bytes(count * PAGE)
+        self.version = version
+
+    def _flags_in_use(self) -> Iterator[int]:
+        for reference in range(self.shown * self._per_frame):
+            yield self._memory.bytes[self._flags_at(reference)] & (READING | WRITING)
+
+    @property
+    def _per_frame(self) -> int:
+        return PAGE // (ENTRY if self.version == 1 else ENTRY2).size
+
+    def _flags_at(self, reference: int) -> int:
+        """Where the byte is that tells the domain of a grant's use."""
+        if self.version == 1:
+            return (self.first << FRAME_SHIFT) + ENTRY.size * reference
+        return (self.status << FRAME_SHIFT) + 2 * reference
+
+    def _entry(self, reference: int) -> tuple[int, int, int, int, int]:
+        """Flags, grantee, frame, and which bytes of it: offset and length."""
+        table = self.first << FRAME_SHIFT
+        if self.version == 1:
+            return (*ENTRY.unpack_from(self._memory.bytes, table + ENTRY.size * reference), 0, PAGE)
+        flags, grantee, offset, length, frame = ENTRY2.unpack_from(self._memory.bytes, table + ENTRY2.size * reference)
+        if not flags & SUB_PAGE:
+            offset, length = 0, PAGE
+        return flags, grantee, frame, offset, length
+
+    def claim(self, reference: int, user: int, *, write: bool, part: tuple[int, int] = (0, PAGE)) -> int:
+        """The frame of a grant to the domain `user`, held until `release`; raises NotGranted.
+
+        `part` are the bytes of the page, by offset and length, that are to be used.
+        """
+        if reference >= self.shown * self._per_frame:
             raise NotGranted(BAD_REFERENCE, f"grant {reference} is beyond the table")
-        at = (self.first << FRAME_SHIFT) + ENTRY.size * reference
-        frame: int
-        flags, grantee, frame = ENTRY.unpack_from(self._memory.bytes, at)
+        flags, grantee, frame, offset, length = self._entry(reference)
         if flags & TYPE_MASK != PERMIT_ACCESS or grantee != user:
             raise NotGranted(BAD_REFERENCE, f"grant {reference} is not for domain {user}")
         if write and flags & READ_ONLY:
             raise NotGranted(PERMISSION_DENIED, f"grant {reference} is read-only")
+        if part[0] < offset or part[0] + part[1] > offset + length:
+            raise NotGranted(PERMISSION_DENIED, f"grant {reference} is for a part of its page")
         try:
             if write:
                 self._domain.tables.use_writable(frame)
@@ -76,7 +122,9 @@ class GrantTable:
                 self._domain.frames.refer(frame, self._domain.ident)
         except Refused as refusal:
             raise NotGranted(GENERAL_ERROR, f"grant {reference}: {refusal}") from refusal
-        self._memory.bytes[at] = flags & 0xFF | READING | (WRITING if write else 0)
+        at = self._flags_at(reference)
+        told = flags & 0xFF if self.version == 1 else self._memory.bytes[at]
+        self._memory.bytes[at] = told | READING | (WRITING if write else 0)
         return frame
 
     def release(self, reference: int, frame: int, *, write: bool, last: bool = True) -> None:
@@ -87,7 +135,7 @@ class GrantTable:
         else:
             self._domain.frames.release(frame)
         if last:
-            self._memory.bytes[(self.first << FRAME_SHIFT) + ENTRY.size * reference] &= ~(READING | WRITING) & 0xFF
+            self._memory.bytes[self._flags_at(reference)] &= ~(READING | WRITING) & 0xFF
 
     # as a user of other domains' grants
 
@@ -155,7 +203,9 @@ def _status(handler: str, domain: "Domain", refusal: NotGranted) -> int:
     return refusal.status
 
 
-@call("grant_table_op", note="version 1; map, unmap, setup, copy, query, versions; no transfer")
+@call(
+    "grant_table_op", note="map, unmap, setup, copy, query, versions, status frames; no transfer, no transitive grants"
+)
 def grant_table_op(domain: "Domain", what: int, at: int, count: int) -> int:
     """The operations on the domain's own table, and on other domains' grants."""
     if count > MOST_OPERATIONS:
@@ -213,13 +263,29 @@ def _query(domain: "Domain", at: int, count: int) -> int:
 
 
 def _set_version(domain: "Domain", at: int, count: int) -> int:
-    if domain.access.read_dword(at) != 1:
-        raise Refused(EINVAL, "grant tables of version 1 only")
+    try:
+        domain.grants.set_version(domain.access.read_dword(at))
+    finally:
+        domain.access.write_dword(at, domain.grants.version)
     return 0
 
 
 def _get_version(domain: "Domain", at: int, count: int) -> int:
-    domain.access.write_dword(at + 4, 1)
+    domain.access.write_dword(at + 4, domain.grants.version)
+    return 0
+
+
+def _get_status_frames(domain: "Domain", at: int, count: int) -> int:
+    frames, named, _, list_at = struct.unpack("<IHhQ", domain.access.read(at, 16))
+    status = OKAY
+    if named not in (DOMID_SELF, domain.ident):
+        status = PERMISSION_DENIED
+    elif domain.grants.version != 2 or frames > STATUS_FRAMES:
+        status = GENERAL_ERROR
+    else:
+        first = domain.grants.status
+        domain.access.write(list_at, struct.pack(f"<{frames}Q", *range(first, first + frames)))
+    domain.access.write(at + 6, struct.pack("<h", status))
     return 0
 
 
@@ -244,9 +310,16 @@ def _copy_one(
     from_grant, to_grant = bool(flags & COPY_SOURCE_GRANT), bool(flags & COPY_DESTINATION_GRANT)
     giver, taker = _party(domain, source_domain, from_grant), _party(domain, target_domain, to_grant)
     source, target = (source & 0xFFFFFFFF if from_grant else source), (target & 0xFFFFFFFF if to_grant else target)
-    read = giver.grants.claim(source, domain.ident, write=False) if from_grant else _own(domain, source, write=False)
+    source_part, target_part = (source_at, length), (target_at, length)
+    if from_grant:
+        read = giver.grants.claim(source, domain.ident, write=False, part=source_part)
+    else:
+        read = _own(domain, source, write=False)
     try:
-        write = taker.grants.claim(target, domain.ident, write=True) if to_grant else _own(domain, target, write=True)
+        if to_grant:
+            write = taker.grants.claim(target, domain.ident, write=True, part=target_part)
+        else:
+            write = _own(domain, target, write=True)
         data = bytes(domain.memory.frame(read)[source_at : source_at + length])
         domain.memory.frame(write)[target_at : target_at + length] = data
         taker.tables.stored_into(write)
@@ -281,4 +354,13 @@ def _own(domain: "Domain", frame: int, *, write: bool) -> int:
     return frame
 
 
-_OPERATIONS = {0: _map, 1: _unmap, 2: _setup, 5: _copy, 6: _query, 8: _set_version, 10: _get_version}
+_OPERATIONS = {
+    0: _map,
+    1: _unmap,
+    2: _setup,
+    5: _copy,
+    6: _query,
+    8: _set_version,
+    9: _get_status_frames,
+    10: _get_version,
+}

@@ -8,7 +8,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.personalities.xen.domain import Domain
-from virtus.personalities.xen.grants import FRAMES
+from virtus.personalities.xen.grants import FRAMES, STATUS_FRAMES
 
 if TYPE_CHECKING:
     from virtus.devices.console import Console
@@ -34,6 +34,7 @@ def pieces(machine: "XenMachine", domain: Domain) -> list[tuple[int, int]]:
         machine.m2p_frames,
         (domain.shared_frame, 1),
         (domain.grants.first, FRAMES),
+        (domain.grants.status, STATUS_FRAMES),
         (domain.first_frame, domain.most_frames),
     ]
 
