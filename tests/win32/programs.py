@@ -192,7 +192,7 @@ PROGRAMS: Final = (
         "esbuild", "Go", windows="npm:@esbuild/win32-x64@0.28.2", exe="package/esbuild.exe",
         linux="npm:@esbuild/linux-x64@0.28.2", elf="package/bin/esbuild",
         arguments=("t.ts", "--bundle", "--minify", "--sourcemap", "--outfile=o.js", "--log-level=error"),
-        files={"t.ts": TYPESCRIPT, "g.ts": "export function g(x: number) { return x * 2 }\n"}, 
+        files={"t.ts": TYPESCRIPT, "g.ts": "export function g(x: number) { return x * 2 }\n"},
         made=("o.js", "o.js.map"),
     ),
     Program("shfmt", "Go", **pypi("shfmt-py", "4.2.0", "shfmt_py-*/scripts/shfmt"), arguments=("-i", "2"), stdin=SHELL),
