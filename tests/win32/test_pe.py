@@ -1,0 +1,103 @@
+"""Windows images: any bytes are an image or a clear error, and what is read is what others read."""
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virtus.errors import GuestNotRunnable
+from virtus.guests import pe
+from virtus.techniques.peers import prng_dll
+
+DLL = prng_dll.image()
+
+
+def read_all(data: bytes) -> None:
+    image = pe.parse(data, "some.exe")
+    list(image.imports())
+    list(image.delay_imports())
+    list(image.relocations())
+    image.exports()
+    image.tls()
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes_are_an_image_or_an_error(data: bytes) -> None:
+    for start in (b"", b"MZ", DLL[: len(DLL) - len(data)]):
+        try:
+            read_all(start + data)
+        except GuestNotRunnable as error:
+            assert "\n" not in str(error)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(DLL) - 1), st.integers(0, 255)), max_size=8))
+def test_a_damaged_image_is_an_image_or_an_error(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(DLL)
+    for place, value in changes:
+        data[place] = value
+    try:
+        read_all(bytes(data))
+    except GuestNotRunnable:
+        pass
+
+
+@given(st.integers(0, len(DLL) - 200))  # behind that is alignment alone
+def test_a_truncated_image_is_an_error(length: int) -> None:
+    with pytest.raises(GuestNotRunnable):
+        read_all(DLL[:length])
+
+
+@given(st.integers(64, 64 + 24 + 240 + 40 - 4), st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]))
+def test_extreme_numbers_in_headers(place: int, value: int) -> None:
+    data = bytearray(DLL)
+    struct.pack_into("<I", data, place, value)
+    try:
+        read_all(bytes(data))
+    except GuestNotRunnable:
+        pass
+
+
+def test_a_library_is_read() -> None:
+    image = pe.parse(DLL, "a.dll")
+    assert image.is_dll
+    assert image.exports().addresses == {"ProcessPrng": prng_dll.SECTION, "#1": prng_dll.SECTION}
+    (wanted,) = image.imports()
+    assert (wanted.dll, wanted.name) == ("advapi32.dll", "SystemFunction036")
+    assert list(image.relocations()) == []
+
+
+def test_others_are_refused_by_name() -> None:
+    data = bytearray(DLL)
+    data[64 + 24 : 64 + 26] = struct.pack("<H", pe.PE32)
+    with pytest.raises(GuestNotRunnable, match="32 bits"):
+        pe.parse(bytes(data), "a.exe")
+    data = bytearray(DLL)
+    data[64 + 4 : 64 + 6] = struct.pack("<H", 0xAA64)
+    with pytest.raises(GuestNotRunnable, match="another processor"):
+        pe.parse(bytes(data), "a.exe")
+
+
+def test_real_libraries_are_read_as_pefile_reads_them() -> None:
+    pefile = pytest.importorskip("pefile", reason="the Python package pefile is not installed")
+    path = Path("/usr/lib/x86_64-linux-gnu/wine/x86_64-windows/version.dll")
+    if not path.exists():
+        pytest.skip("Wine's libraries are not installed")
+    image = pe.parse(path.read_bytes(), path.name)
+    other = pefile.PE(str(path))
+    exported = image.exports()
+    for entry in other.DIRECTORY_ENTRY_EXPORT.symbols:
+        name = entry.name.decode()
+        if entry.forwarder:
+            assert exported.forwarders[name] == entry.forwarder.decode()
+        else:
+            assert exported.addresses[name] == entry.address
+    wanted = {(found.dll, found.name) for found in image.imports()}
+    theirs = {
+        (entry.dll.decode().lower(), function.name.decode())
+        for entry in other.DIRECTORY_ENTRY_IMPORT
+        for function in entry.imports
+    }
+    assert wanted == theirs
+    assert image.base == other.OPTIONAL_HEADER.ImageBase
