@@ -161,6 +161,9 @@ class FakeEngine:
         self.threads.append(host)
         host.start()
 
+    def stack(self) -> tuple[int, int]:
+        return 0x10000, 0x20000
+
     def set_teb(self, teb: int) -> None:
         self.current.teb = teb
 

@@ -34,8 +34,7 @@ class Program:
         self.seen: list[tuple[int, ...]] = []
         self.engine = EmulatedX86(lambda address, write: Violation(address), self.lookup, self.fault, self.ended)
         self.memory = self.engine.memory
-        stack = self.memory.map(0, 1 << 16, READ | WRITE)
-        self.engine.set_stack(stack + (1 << 16) - 64)
+        self.engine.make_stack(1 << 16)
         self.code = self.memory.map(0, PAGE, READ | EXECUTE)
         self.used = 0
 
@@ -178,9 +177,7 @@ def test_threads_take_turns_even_in_a_loop_without_end(program: Program) -> None
     spin = program.place("8b01 85c0 74fa c3")  # until [rcx] is not 0
 
     def body() -> None:
-        stack = memory.map(0, 1 << 16, READ | WRITE)
-        program.engine.set_stack(stack + (1 << 16) - 64)
-        program.engine.set_teb(stack)
+        program.engine.set_teb(program.engine.stack()[0])
         program.engine.call(program.place("c70101000000c3"), flag)
 
     program.engine.start_thread(body, 0)

@@ -89,7 +89,11 @@ class AccessViolation(Exception):
 class Engine(Protocol):
     """Who runs the instructions of one Windows process."""
 
-    memory: Memory
+    @property
+    def memory(self) -> Memory:
+        """Its address space."""
+        ...
+
     cooperative: bool
     """Whether guest threads take turns on one thread of the host: then whoever waits calls `wait`, never the host."""
 
@@ -103,6 +107,10 @@ class Engine(Protocol):
 
     def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
         """A new guest thread that runs `body`, which makes its TEB and calls its start address."""
+        ...
+
+    def stack(self) -> tuple[int, int]:
+        """The current guest thread's stack: its lowest address, and the one behind its highest."""
         ...
 
     def set_teb(self, teb: int) -> None:

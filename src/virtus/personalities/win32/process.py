@@ -1,11 +1,25 @@
 """A Windows process and its threads, as functions of the API see them."""
 
-from typing import Final
+import itertools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from virtus.personalities.win32.guest import Engine, Memory
 from virtus.personalities.win32.handles import HandleTable
 
+if TYPE_CHECKING:
+    from virtus.personalities.win32.modules import Modules
+
 TEB_LAST_ERROR: Final = 0x68
+
+
+class ProcessEnd(BaseException):
+    """The process ends with a Windows exit code; unwinds the calling thread. No `except Exception` may hold it up."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Process:
@@ -18,6 +32,32 @@ class Process:
         self.environment: dict[str, str] = {}
         self.command_line = ""
         self.ident = 4
+        self.modules: Modules  # set by whoever starts the program
+        self.peb = 0
+        self.directory = "C:\\"
+        """The current directory, as Windows writes it."""
+        self.streams: tuple[int, ...] = (0, 0, 0)
+        """Handles of standard input, output and error output."""
+        self.threads: dict[int, Thread] = {}
+        self.at_exit: list[Callable[[], None]] = []
+        """What must happen before the process ends, such as writing out what is buffered."""
+        self._current = threading.local()
+        self._idents = itertools.count(8, 4)
+
+    def new_ident(self) -> int:
+        """A number for a thread that no other has."""
+        return next(self._idents)
+
+    @property
+    def current(self) -> "Thread":
+        """The guest thread that the calling thread of the host is."""
+        thread: Thread = self._current.thread
+        return thread
+
+    @current.setter
+    def current(self, thread: "Thread") -> None:
+        self._current.thread = thread
+        self.threads[thread.ident] = thread
 
 
 class Thread:

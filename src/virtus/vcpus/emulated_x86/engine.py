@@ -10,7 +10,7 @@ from typing import Final
 from virtus.vcpus.emulated_x86 import library, stubs
 from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
 from virtus.vcpus.emulated_x86.library import Registers, Unicorn
-from virtus.vcpus.emulated_x86.memory import EXECUTE, READ, SPACE, WRITE, AddressSpace
+from virtus.vcpus.emulated_x86.memory import EXECUTE, NO_ACCESS, PAGE, READ, SPACE, WRITE, AddressSpace
 from virtus.vcpus.emulated_x86.threads import SLICE_S, GuestThread, Turns
 
 RAX, RCX, RDX, RSP, R8, R9, RIP, FLAGS = 0, 1, 2, 4, 8, 9, 16, 17
@@ -18,6 +18,9 @@ RAX, RCX, RDX, RSP, R8, R9, RIP, FLAGS = 0, 1, 2, 4, 8, 9, 16, 17
 STUB_BYTES: Final = 1 << 18
 HOST_STACK: Final = 1 << 20
 """Of a thread of the host that a guest thread runs on: Python keeps little there."""
+SMALLEST_STACK, DEFAULT_STACK, LARGEST_STACK = 1 << 16, 1 << 20, 1 << 30
+STACK_START: Final = 64
+"""Bytes above the first frame: a function may store its register arguments there (x64 calling convention)."""
 MXCSR_AT_START: Final = 0x1F80
 """Rounding to nearest, all exceptions masked (Microsoft: x64 calling convention, MxCsr)."""
 FLAGS_AT_START: Final = 0x202
@@ -132,7 +135,7 @@ class EmulatedX86:
         unicorn = self._unicorn
         thread = self.turns.current
         unicorn.load(self._brief)
-        outer = self._brief.words[1] or thread.top
+        outer = self._brief.words[1] or thread.high - STACK_START
         room = max(len(arguments), 4) * 8
         stack = (outer - room - 0x20 & -16) - 8  # RSP is 8 off a multiple of 16 where a function begins
         memory = self.memory
@@ -150,12 +153,21 @@ class EmulatedX86:
         unicorn.store(self._arguments)
         return result
 
-    def set_stack(self, top: int) -> None:
-        """Where the current guest thread's stack begins (its highest address, a multiple of 16)."""
-        self.turns.current.top = top
+    def make_stack(self, size: int) -> None:
+        """Give the current guest thread a stack of that many bytes, with a page below that cannot be used."""
+        size = min(-(-max(size, SMALLEST_STACK) // PAGE) * PAGE, LARGEST_STACK)
+        low = self.memory.map(0, size + PAGE, READ | WRITE)
+        self.memory.protect(low, PAGE, NO_ACCESS)
+        thread = self.turns.current
+        thread.low, thread.high = low + PAGE, low + PAGE + size
         words = self._arguments.words
-        words[4] = top
+        words[4] = thread.high - STACK_START
         self._unicorn.store(self._arguments)
+
+    def stack(self) -> tuple[int, int]:
+        """The current guest thread's stack: its lowest address, and the one behind its highest."""
+        thread = self.turns.current
+        return thread.low, thread.high
 
     def set_teb(self, teb: int) -> None:
         """GS of the current guest thread."""
@@ -164,15 +176,17 @@ class EmulatedX86:
         self._unicorn.store(self._gs)
 
     def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
-        """A new guest thread that runs `body`, which makes its TEB and stack and calls its start address."""
+        """A new guest thread with a stack of that size, which runs `body`: it makes its TEB and calls its start."""
 
         def run() -> None:
             self._start_registers()
+            self.make_stack(stack_size)
             try:
                 body()
             except ThreadEnd:
                 pass
             finally:
+                self.memory.unmap(thread.low - PAGE, thread.high - thread.low + PAGE)
                 self._unicorn.free_context(thread.context)
 
         thread = GuestThread(self._unicorn.new_context())

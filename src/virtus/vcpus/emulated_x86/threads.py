@@ -26,7 +26,7 @@ class GuestThread:
         self.deadline: int | None = None
         self.satisfied = False
         self.teb = 0
-        self.top = 0  # of the guest stack that calls of ours start on while no guest code runs below them
+        self.low = self.high = 0  # of the guest's stack
 
 
 class Turns:

@@ -1,0 +1,246 @@
+"""The modules of a process: its program, libraries loaded as guest code, and ours, which are rows of the table.
+
+Which a name means: a library that the table serves is ours, as Windows' known DLLs are never looked for elsewhere; else
+what lies beside the program; else a C runtime of an installed Wine. An API set (Microsoft: Windows API sets) is
+the library that implements it.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from virtus.errors import GuestNotRunnable
+from virtus.guests import pe
+from virtus.personalities.win32.guest import Engine, Memory
+from virtus.personalities.win32.table import FUNCTIONS
+
+READ, WRITE = 1, 2
+PAGE: Final = 4096
+WINE_LIBRARIES: Final = (
+    "/usr/lib/x86_64-linux-gnu/wine/x86_64-windows",
+    "/usr/lib64/wine/x86_64-windows",
+    "/usr/lib/wine/x86_64-windows",
+    "/opt/wine-stable/lib64/wine/x86_64-windows",
+)
+"""Where distributions have Wine's libraries for guests (LGPL): of these only C runtimes are used."""
+RUNTIMES: Final = frozenset(
+    [
+        "ucrtbase.dll",
+        "msvcrt.dll",
+        "vcruntime140.dll",
+        "vcruntime140_1.dll",
+        "msvcp140.dll",
+        "msvcp140_1.dll",
+        "msvcp140_2.dll",
+        "concrt140.dll",
+        "msvcr100.dll",
+        "msvcr110.dll",
+        "msvcr120.dll",
+        "msvcp100.dll",
+        "msvcp110.dll",
+        "msvcp120.dll",
+    ]
+)
+MOST_FORWARDS: Final = 16
+
+
+@dataclass(slots=True)
+class Module:
+    """One module. `image` is None for a library of ours."""
+
+    name: str  # in lower case, with its extension
+    path: str  # on the host; "" for ours
+    base: int
+    size: int
+    image: pe.Image | None = None
+    exports: pe.Exports = field(default_factory=pe.Exports)
+    tls_index: int = -1
+    started: bool = False
+
+    @property
+    def entry(self) -> int:
+        """The guest address where it begins, 0 where it has no code to run at the start."""
+        return self.base + self.image.entry if self.image is not None and self.image.entry else 0
+
+
+class Modules:
+    """All modules of one process.
+
+    `missing(dll, name)` gives the guest address to store for a function that nobody has.
+    """
+
+    def __init__(self, engine: Engine, missing: Callable[[str, str], int]) -> None:
+        self._engine = engine
+        self._memory: Memory = engine.memory
+        self._missing = missing
+        self._by_name: dict[str, Module] = {}
+        self.order: list[Module] = []
+        self.directory = ""
+        self.ours = {dll for function in FUNCTIONS.values() for dll in function.dlls}
+        self.tls: list[Module] = []
+
+    # What there is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def program(self) -> Module:
+        """The program itself."""
+        return next(module for module in self.order if module.image is not None and not module.image.is_dll)
+
+    def at(self, address: int) -> Module | None:
+        """The module that an address lies in."""
+        return next((module for module in self.order if module.base <= address < module.base + module.size), None)
+
+    def by_base(self, base: int) -> Module | None:
+        """The module of a handle."""
+        return next((module for module in self.order if module.base == base), None)
+
+    def loaded(self, name: str) -> Module | None:
+        """A module that is there already, by its name with or without ".dll", or by its path."""
+        return self._by_name.get(self._real(name))
+
+    def load(self, name: str) -> Module | None:
+        """A library by name or host path, loaded if it is not there; None where there is none.
+
+        Its code for the start is not run: see `starting`. Raises GuestNotRunnable for one that is damaged.
+        """
+        real = self._real(name)
+        found = self._by_name.get(real)
+        if found is not None:
+            return found
+        stem = real.removesuffix(".dll")
+        if stem in self.ours and not (real in RUNTIMES and self._find(real)):
+            return self._serve(real)
+        path = name if "/" in name else self._find(real)
+        if not path or not os.path.isfile(path):
+            return None
+        return self.map(path)
+
+    def address_of(self, module: Module, name: str) -> int | None:
+        """A function of a module by name or "#ordinal"; None where it has none."""
+        for _ in range(MOST_FORWARDS):
+            if module.image is None:
+                return self._engine.resolve(module.name.removesuffix(".dll"), name)
+            if name in module.exports.addresses:
+                return module.base + module.exports.addresses[name]
+            forward = module.exports.forwarders.get(name)
+            if forward is None:
+                return None
+            dll, _, name = forward.rpartition(".")
+            target = self.load(dll + ".dll")
+            if target is None:
+                return None
+            module = target
+        return None
+
+    # Loading ---------------------------------------------------------------------------------------------------------
+
+    def map(self, path: str) -> Module:
+        """Load an image from a host path, with everything that it imports; raises GuestNotRunnable."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
+        image = pe.parse(data, os.path.basename(path))
+        if image.is_managed:
+            raise GuestNotRunnable(
+                f"running {path}", "a program for .NET", "Wine with Mono, or .NET for Linux, runs it"
+            )
+        base = self._place(image)
+        module = Module(os.path.basename(path).lower(), path, base, -(-image.size // PAGE) * PAGE, image)
+        self._relocate(image, base)
+        module.exports = image.exports()
+        tls = image.tls()
+        if tls is not None:
+            module.tls_index = len(self.tls)
+            self.tls.append(module)
+            self._memory.set_u32(self.relocated(module, tls.index), module.tls_index)
+        self._by_name[module.name] = module
+        if not image.is_dll:
+            self.directory = os.path.dirname(os.path.abspath(path))
+            self.order.append(module)
+        for wanted in image.imports():
+            self._memory.set_u64(base + wanted.slot, self._import(wanted.dll, wanted.name))
+        if image.is_dll:
+            self.order.append(module)  # after what it needs, so that it starts after them
+        self._protect(image, base)
+        return module
+
+    @staticmethod
+    def relocated(module: Module, address: int) -> int:
+        """An address that the image has for its preferred base, where it is now."""
+        assert module.image is not None
+        return address - module.image.base + module.base
+
+    def _import(self, dll: str, name: str) -> int:
+        module = self.load(dll)
+        found = None if module is None else self.address_of(module, name)
+        return self._missing(dll, name) if found is None else found
+
+    def _place(self, image: pe.Image) -> int:
+        size = -(-image.size // PAGE) * PAGE
+        try:
+            base = self._memory.map(image.base, size, READ | WRITE)
+        except OSError:
+            if not image.directories[pe.RELOCATION][0]:
+                found = f"its place {image.base:#x} is taken, and it has no relocations"
+                raise GuestNotRunnable(f"loading {image.name}", found) from None
+            base = self._memory.map(0, size, READ | WRITE)
+        self._memory.write(base, image.data[: image.headers_size])
+        for section in image.sections:
+            if section.file_size:
+                data = memoryview(image.data)[section.offset : section.offset + section.file_size]
+                self._memory.write(base + section.address, data)
+        return base
+
+    def _relocate(self, image: pe.Image, base: int) -> None:
+        delta = base - image.base
+        if not delta:
+            return
+        for place in image.relocations():
+            value = self._memory.u64(base + place) + delta
+            self._memory.set_u64(base + place, value & 0xFFFF_FFFF_FFFF_FFFF)
+
+    def _protect(self, image: pe.Image, base: int) -> None:
+        self._memory.protect(base, max(image.headers_size, 1), READ)
+        for section in image.sections:
+            extent = max(section.size, section.file_size)
+            if extent:
+                self._memory.protect(base + section.address, extent, section.rights)
+
+    def _real(self, name: str) -> str:
+        """What a name means: in lower case, with ".dll", an API set replaced by who implements it."""
+        name = os.path.basename(name.replace("\\", "/")).lower()
+        if "." not in name:
+            name += ".dll"
+        if name.startswith("api-ms-win-crt-"):
+            return "ucrtbase.dll"
+        if name.startswith(("api-ms-", "ext-ms-")):
+            return "kernelbase.dll"
+        return name
+
+    def _find(self, name: str) -> str:
+        if self.directory:
+            for entry in os.listdir(self.directory):
+                if entry.lower() == name:
+                    return os.path.join(self.directory, entry)
+        if name in RUNTIMES:
+            for directory in WINE_LIBRARIES:
+                if os.path.isfile(os.path.join(directory, name)):
+                    return os.path.join(directory, name)
+        return ""
+
+    def _serve(self, name: str) -> Module:
+        """A library of ours has an address too, with headers that say nothing: its handle."""
+        base = self._memory.map(0, 0x10000, READ | WRITE)
+        header = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40) + b"PE\0\0"
+        header += struct.pack("<HHIIIHH", pe.MACHINE_AMD64, 0, 0, 0, 0, pe.OPTIONAL_SIZE + 8 * pe.DIRECTORIES, 0x2022)
+        header += struct.pack("<H", pe.PE32_PLUS).ljust(56, b"\0") + struct.pack("<II", 0x10000, PAGE)
+        self._memory.write(base, header)
+        self._memory.protect(base, 0x10000, READ)
+        module = Module(name, "", base, 0x10000, started=True)
+        self._by_name[name] = module
+        self.order.append(module)
+        return module
