@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from virtus.personalities.win32.guest import AccessViolation, Memory
 from virtus.personalities.win32.process import Process, Thread
@@ -123,6 +123,10 @@ class Ended(BaseException):
     """The process has ended."""
 
 
+class ThreadEnded(BaseException):
+    """A guest thread has ended."""
+
+
 class FakeEngine:
     """Guest functions are Python callables at made-up addresses; threads are the host's."""
 
@@ -157,12 +161,24 @@ class FakeEngine:
         return self.functions[address](*arguments)
 
     def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
-        host = threading.Thread(target=body, daemon=True)
+        def run() -> None:
+            try:
+                body()
+            except ThreadEnded:
+                pass
+
+        host = threading.Thread(target=run, daemon=True)
         self.threads.append(host)
         host.start()
 
     def stack(self) -> tuple[int, int]:
         return 0x10000, 0x20000
+
+    def end_thread(self) -> NoReturn:
+        raise ThreadEnded
+
+    def set_stack(self, top: int) -> None:
+        self.current.stack = top
 
     def set_teb(self, teb: int) -> None:
         self.current.teb = teb

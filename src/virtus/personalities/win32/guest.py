@@ -5,7 +5,7 @@ There are two: the program's own instructions in a process of its own (`vcpus/in
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 
 class Memory(Protocol):
@@ -106,11 +106,19 @@ class Engine(Protocol):
         ...
 
     def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
-        """A new guest thread that runs `body`, which makes its TEB and calls its start address."""
+        """A new guest thread that runs `body`, which sets its stack and TEB and calls its start address."""
         ...
 
     def stack(self) -> tuple[int, int]:
         """The current guest thread's stack: its lowest address, and the one behind its highest."""
+        ...
+
+    def end_thread(self) -> NoReturn:
+        """Leave the body of the current guest thread at once, through all calls in it, ours and the guest's."""
+        ...
+
+    def set_stack(self, top: int) -> None:
+        """Where the current guest thread's stack begins (its highest address), before it runs anything of the guest."""
         ...
 
     def set_teb(self, teb: int) -> None:

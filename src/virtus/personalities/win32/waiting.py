@@ -20,6 +20,7 @@ WAIT_OBJECT_0, WAIT_ABANDONED_0, WAIT_IO_COMPLETION, WAIT_TIMEOUT = 0, 0x80, 0xC
 WAIT_FAILED: Final = 0xFFFF_FFFF
 CURRENT_PROCESS, CURRENT_THREAD = 0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFE
 NANOSECONDS_PER_TICK: Final = 100
+STILL_ACTIVE: Final = 259
 
 
 class Waitable(Protocol):
@@ -39,6 +40,21 @@ class Waits:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+
+
+class Ending:
+    """How a thread has ended, or that it has not: what those that wait for it wait for."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.code = STILL_ACTIVE
+
+    def signalled(self, thread: Thread) -> bool:
+        """Whether it has ended."""
+        return self.ended
+
+    def acquire(self, thread: Thread) -> None:
+        """Nothing changes."""
 
 
 class Alerts:
@@ -158,6 +174,8 @@ def object_of(thread: Thread, handle: int) -> Any:
 def waitable(thread: Thread, handle: int) -> Waitable | None:
     """The object of a handle, if it can be waited for."""
     found = object_of(thread, handle)
+    if isinstance(found, Thread):
+        return state.of(found, Ending)
     return found if hasattr(found, "signalled") else None
 
 
