@@ -27,6 +27,15 @@ class StoppedContext:
         self.slept: tuple[list[int], int | None] | None = None
         self.wakes: list[int] = []
         self.gdt: list[int] = []
+        self.parked = False
+        self.ident = 0
+
+    @property
+    def running(self) -> bool:
+        return self.slept is None
+
+    def wake(self) -> None:
+        self.slept = None
 
     @property
     def flush_pending(self) -> bool:

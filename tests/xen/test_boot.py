@@ -23,12 +23,13 @@ from virtus.techniques.paravirt import TECHNIQUE, command_line
 
 TIMEOUT_S = 120
 BOOT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from virtus.machine.machine_spec import MachineSpec, parse_disk
 from virtus.techniques.paravirt import TECHNIQUE
 kernel, initrd, append, *disks = sys.argv[1:]
-spec = MachineSpec(Path(kernel), Path(initrd), append, disks=[parse_disk(disk) for disk in disks])
+cpus = int(os.environ.get("CPUS", "1"))
+spec = MachineSpec(Path(kernel), Path(initrd), append, cpus=cpus, disks=[parse_disk(disk) for disk in disks])
 report = TECHNIQUE.boot(spec)
 print(json.dumps(report.as_json()), file=sys.stderr)
 sys.exit(report.status)
@@ -177,7 +178,7 @@ def test_a_machine_that_is_told_to_end_leaves_the_terminal_as_it_was(tmp_path: P
         (MachineSpec(Path("/no/such/kernel")), GuestNotFound, "no such file"),
         (MachineSpec(Path("/etc/passwd")), GuestNotRunnable, "neither a bzImage nor an ELF kernel"),
         (MachineSpec(Path(sys.executable).resolve()), GuestNotRunnable, "kernel|sizes|load"),
-        (MachineSpec(Path("/etc/passwd"), cpus=2), UsageError, "has one"),
+        (MachineSpec(Path("/etc/passwd"), cpus=9), UsageError, "at most 8"),
     ],
 )
 def test_what_cannot_be_booted_is_told(spec: MachineSpec, error: type[Exception], words: str) -> None:
@@ -214,3 +215,25 @@ def test_grant_tables_of_version_2_carry_a_disk(tmp_path: Path) -> None:
     assert "Grant tables using version 2 layout" in shown
     assert hashlib.sha256(content).hexdigest() in shown
     assert (tmp_path / "disk").read_bytes() == b"written\n" + content[8:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_four_processors_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+grep -c ^processor /proc/cpuinfo
+for cpu in 0 1 2 3; do (taskset $((1 << cpu)) sha256sum /bin/busybox; echo done $cpu) & done; wait
+echo 0 >/sys/devices/system/cpu/cpu2/online; cat /sys/devices/system/cpu/online
+echo 1 >/sys/devices/system/cpu/cpu2/online; cat /sys/devices/system/cpu/online
+awk '/callfuncsingle[0-3]/ {n = 0; for (i = 2; i < 6; i++) n += $i; if (n) print "called"}' /proc/interrupts
+poweroff -f
+"""
+    monkeypatch.setenv("CPUS", "4")
+    shown, report = boot(kernels.ramdisk(script, tmp_path / "initrd"))
+    assert report["status"] == 0
+    lines = shown.split("\n")
+    assert "4" in lines
+    assert {f"done {cpu}" for cpu in range(4)} <= set(lines)
+    assert len({line for line in lines if line.endswith("/bin/busybox")}) == 1
+    assert lines.index("0-1,3") < lines.index("0-3")
+    assert lines.count("called") == 4

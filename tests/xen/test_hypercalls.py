@@ -166,6 +166,7 @@ def frame_at(made: Domain, words: int) -> tuple[int, ...]:
 def test_an_exception_is_a_frame_and_iret_leads_back() -> None:
     with domain() as made:
         regs, personality, exit = made.cpu.context.regs, Hypervisor(made), Exit()
+        exit.context = made.cpu.context
         handler = BASE + mini_guest.HANDLERS
         call(made, "set_trap_table", lay(made, struct.pack("<BBHxxxxQ16x", 13, 4, 0xE033, handler)))
         regs[16], regs[6], regs[17], regs[2], regs[11] = BASE + 0x5000, ARGUMENTS + PAGE - 8, 0x246, 22, 11
@@ -197,6 +198,7 @@ def test_an_exception_is_a_frame_and_iret_leads_back() -> None:
 def test_what_no_kernel_survives_crashes_the_domain(vector: int, rip: int, stack: int, words: str) -> None:
     with domain() as made:
         regs, personality, exit = made.cpu.context.regs, Hypervisor(made), Exit()
+        exit.context = made.cpu.context
         traps = b"".join(struct.pack("<BBHxxxxQ", one, 4, 0xE033, BASE + 0x1100) for one in (13, 14))
         call(made, "set_trap_table", lay(made, traps + bytes(16)))
         regs[16], regs[6] = rip, stack
@@ -210,6 +212,7 @@ def test_what_no_kernel_survives_crashes_the_domain(vector: int, rip: int, stack
 def test_iret_to_no_address_crashes_the_domain(rip: int) -> None:
     with domain() as made:
         personality, exit = Hypervisor(made), Exit()
+        exit.context = made.cpu.context
         made.cpu.context.regs[6] = lay(made, struct.pack("<9Q", 0, 0, 0, 0, rip, 0xE030, 0x200, ARGUMENTS, 0xE02B))
         exit.reason, exit.number = Reason.HYPERCALL, NUMBERS["iret"]
         personality.handle(exit)

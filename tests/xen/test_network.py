@@ -233,7 +233,7 @@ read word </dev/console; poweroff -f
 CLIENT = """
 ip addr add 10.7.0.2/24 dev eth0; ip link set eth0 up
 until ping -c 1 -W 1 10.7.0.1 >/dev/null; do :; done; echo reached
-wget -q -O - http://10.7.0.1/data | md5sum
+until wget -q -O /data http://10.7.0.1/data; do :; done; md5sum </data
 poweroff -f
 """
 

@@ -84,7 +84,7 @@ def test_linux_goes_on_with_its_disk_and_its_network(tmp_path: Path) -> None:
     ramdisk = kernels.ramdisk(SCRIPT, tmp_path / "initrd", kernel / "xen-blkfront.ko", kernel / "xen-netfront.ko")
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     virtus = [sys.executable, "-P", "-m", "virtus"]
-    words = ["--with", "paravirt", "--name", "red", "--net", "switch:lab", "--disk", str(disk), "--append", "quiet"]
+    words = ["--with", "paravirt", "--name", "red", "--net", "switch:lab", "--disk", str(disk), "--cpus", "2"]
     shown = (tmp_path / "shown").open("w+b")
     first = subprocess.Popen(
         [*virtus, "run", *words, "--initrd", str(ramdisk), str(kernel / "vmlinuz")],

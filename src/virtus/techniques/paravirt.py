@@ -38,11 +38,13 @@ from virtus.personalities.xen.toolstack import Toolstack
 from virtus.personalities.xen.xenstore import Permissions, StoreError
 from virtus.techniques.base import Availability
 from virtus.vcpus import kvm as vcpus
+from virtus.vcpus.kvm_turns import Turns
+from virtus.vcpus.monitor_pages import MOST_PROCESSORS
 
 DOMAIN = 1
 XEN_OUI = b"\x00\x16\x3e"
-HINTS = {"nr_cpus": "nr_cpus=1", "noreplace-smp": "noreplace-smp"}
-"""Parameters of Linux that a domain with one processor is given unless its user names them. Without the first, the
+HINTS = {"nr_cpus": "nr_cpus={}", "noreplace-smp": "noreplace-smp"}
+"""Parameters of Linux that a domain is given unless its user names them. Without the first, the
 kernel asks for each processor that it could have, 8192 times; without the second, it patches thousands of lock prefixes
 out of its code, at three hypercalls each."""
 
@@ -80,15 +82,15 @@ class Paravirt:
         The report's status is 0 when the domain powered off or was saved, 1 when it crashed, 130 when the user left by
         Ctrl-], 137 when it was destroyed.
         """
-        if spec.cpus != 1:
-            raise UsageError("reading --cpus", f"{spec.cpus} processors", "a paravirtual domain has one")
+        if spec.cpus > MOST_PROCESSORS:
+            raise UsageError("reading --cpus", f"{spec.cpus} processors", f"at most {MOST_PROCESSORS}")
         kernel = _kernel(spec.kernel)
         ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
 
         def build(machine: XenMachine, domain: Domain, console: Console) -> list[Any]:
             _introduce(machine, domain)
             try:
-                builder.build(domain, kernel, ramdisk, command_line(spec.append), machine.store, console)
+                builder.build(domain, kernel, ramdisk, command_line(spec.append, spec.cpus), machine.store, console)
             except NotLoadable as error:
                 raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
             return []
@@ -127,16 +129,20 @@ class Paravirt:
             memory = GuestMemory((own << FRAME_SHIFT) + spec.memory)
             open_things.callback(memory.close)
             pool = FramePool(0, own)
-            vcpu = _start_processor(memory, pool)
+            first = _start_processor(memory, pool, spec.cpus)
+            open_things.callback(first.close)
+            processors = [first, *(first.another() for _ in range(spec.cpus - 1))]
+            vcpu = first if spec.cpus == 1 else Turns(processors)
             open_things.callback(vcpu.close)
-            machine = XenMachine(memory, pool, vcpu.pages.entries, counted.note)
-            domain = Domain(machine, DOMAIN, own, spec.memory >> FRAME_SHIFT, vcpu.context)
+            machine = XenMachine(memory, pool, first.pages.entries, counted.note)
+            contexts = [one.context for one in processors]
+            domain = Domain(machine, DOMAIN, own, spec.memory >> FRAME_SHIFT, *contexts)
             machine.domains[DOMAIN] = domain
             console = Console(spec.console_in, spec.console_out)
             link = network.attach(spec.net)
             if link is not None:
                 open_things.callback(link.close)
-                vcpu.context.watch(link.fileno())
+                first.context.watch(link.fileno())
             kept = begin(machine, domain, console)
             try:
                 _plug_in(machine, domain, spec, disks, link, kept)
@@ -173,10 +179,11 @@ class Paravirt:
         )
 
 
-def command_line(append: str) -> str:
+def command_line(append: str, processors: int = 1) -> str:
     """The kernel's command line: the user's, and the HINTS that it does not name."""
     named = {word.partition("=")[0] for word in append.split()}
-    return " ".join([append, *(hint for name, hint in HINTS.items() if name not in named)]).strip()
+    hints = [hint.format(processors) for name, hint in HINTS.items() if name not in named]
+    return " ".join([append, *hints]).strip()
 
 
 def _control(
@@ -236,9 +243,9 @@ def _ethernet_address(name: str) -> bytes:
     return XEN_OUI + (hashlib.sha256(name.encode()).digest() if name else os.urandom(3))[:3]
 
 
-def _start_processor(memory: GuestMemory, pool: FramePool) -> vcpus.KvmVcpu:
+def _start_processor(memory: GuestMemory, pool: FramePool, processors: int = 1) -> vcpus.KvmVcpu:
     policy = CpuidPolicy()
-    return vcpus.KvmVcpu(memory, pool, policy.leaves, INDEXED)
+    return vcpus.KvmVcpu(memory, pool, policy.leaves, INDEXED, processors)
 
 
 def _read(path: Path) -> bytes:
@@ -301,6 +308,9 @@ def _introduce(machine: XenMachine, domain: Domain) -> None:
         store.write(DOMID_CONTROL, home + name, value)
     for name in (b"", b"/memory", b"/memory/target", b"/domid", b"/name"):
         store.set_permissions(DOMID_CONTROL, home + name, theirs)
+    for number in range(len(domain.cpus)):
+        store.write(DOMID_CONTROL, b"%s/cpu/%d/availability" % (home, number), b"online")
+        store.set_permissions(DOMID_CONTROL, b"%s/cpu/%d/availability" % (home, number), theirs)
     for name in (b"/control", b"/data", b"/device", b"/error", b"/drivers", b"/attr"):
         store.make_directory(DOMID_CONTROL, home + name)
         store.set_permissions(DOMID_CONTROL, home + name, theirs)

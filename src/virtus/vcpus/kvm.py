@@ -5,6 +5,7 @@ on shadow page tables), the shadow does not see what we store into a page table:
 few instructions inside the guest machine, in an address space of ours. Which of the two it is, is found by trying.
 """
 
+import copy
 import fcntl
 import os
 import select
@@ -61,11 +62,20 @@ class KvmVcpu:
     """One processor of a machine whose physical memory is `memory`; `pool` has frames for the pages it needs."""
 
     def __init__(
-        self, memory: GuestMemory, pool: FramePool, cpuid: dict[tuple[int, int], Leaf], indexed: frozenset[int]
+        self,
+        memory: GuestMemory,
+        pool: FramePool,
+        cpuid: dict[tuple[int, int], Leaf],
+        indexed: frozenset[int],
+        processors: int = 1,
     ) -> None:
-        """`cpuid` is what CPUID answers by leaf and subleaf, where the host can decide that; see CpuidPolicy."""
-        self.memory = memory
-        self.pages = MonitorPages(memory, pool)
+        """`cpuid` is what CPUID answers by leaf and subleaf, where the host can decide that; see CpuidPolicy.
+
+        This is the first of so many `processors`; the others are made by `another`.
+        """
+        self.memory, self._cpuid, self._indexed = memory, cpuid, indexed
+        self.number, self.siblings = 0, [self]
+        self.pages = MonitorPages(memory, pool, processors)
         try:
             self._vm = kvm.Vm()
         except OSError as error:
@@ -76,20 +86,13 @@ class KvmVcpu:
         except OSError as error:
             self._vm.close()
             raise HostLacks("starting a virtual processor", f"/dev/kvm: {error}", "see `virtus doctor`") from error
-        self._exit = Exit()
         self.changed: list[int] = []  # physical addresses of page table entries
-        self.flush_wanted = False
         self._thread = threading.get_native_id()
         self._ident = threading.get_ident()
         self._masked = signal.pthread_sigmask(signal.SIG_BLOCK, KICKS)
-        self.processor.admit_signals(KICKS)
-        self._timer = ThreadTimer(KICK, self._thread)
-        self._wake_at: int | None = None
-        self.context = KvmContext(self)
-        self._exit.context = self.context
+        self._begin()
         self._direct_root = self.pages.make_direct_root()
         self._list = pool.take(LIST_PAGES)
-        self._comes_out_behind = False  # whether KVM shows RIP behind a port instruction, or at it
         self.shadowed = self.has_syscall32 = False
         try:
             self._set_up(cpuid, indexed)
@@ -97,6 +100,38 @@ class KvmVcpu:
         except (HostLacks, MachineBroken):
             self.close()
             raise
+
+    def _begin(self) -> None:
+        """What each processor has for itself."""
+        self._exit = Exit()
+        self.flush_wanted = False
+        self.processor.admit_signals(KICKS)
+        self._timer = ThreadTimer(KICK, self._thread)
+        self._wake_at: int | None = None
+        self.context = KvmContext(self)
+        self._exit.context = self.context
+        self._comes_out_behind = False  # whether KVM shows RIP behind a port instruction, or at it
+
+    def another(self) -> "KvmVcpu":
+        """A further processor of the same machine, to run in the same thread; close it before this one."""
+        made = copy.copy(self)
+        made.number = len(self.siblings)
+        made.processor = kvm.VirtualProcessor(self._vm, made.number)
+        made._begin()
+        made._set_up(self._cpuid, self._indexed)
+        self.siblings.append(made)
+        return made
+
+    def want_flush(self) -> None:
+        """No processor uses what it remembers of page tables once it goes on."""
+        for one in self.siblings:
+            one.flush_wanted = True
+
+    def event(self) -> Exit:
+        """An exit with Reason.EVENT, without having run."""
+        self._wake_at = None
+        self._exit.reason, self._exit.number = Reason.EVENT, 0
+        return self._exit
 
     def _set_up(self, cpuid: dict[tuple[int, int], Leaf], indexed: frozenset[int]) -> None:
         processor = self.processor
@@ -108,7 +143,7 @@ class KvmVcpu:
         sregs[kvm.SS_AT : kvm.SS_AT + 24] = KERNEL_STACK
         sregs[kvm.TR_AT : kvm.TR_AT + 24] = TASK
         sregs[kvm.LDT_AT : kvm.LDT_AT + 24] = NO_LDT
-        kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.GDT_AT, pages.GDT, pages.GDT_PAGES * PAGE - 1)
+        kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.GDT_AT, pages.gdt(self.number), pages.GDT_PAGES * PAGE - 1)
         kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.IDT_AT, pages.IDT, 16 * (pages.INT80 + 1) - 1)
         struct.pack_into("<QQQQQQ", sregs, kvm.CONTROL_AT, CR0, 0, 0, CR4 | (CR4_OSXSAVE if saves else 0), 0, EFER)
         try:
@@ -332,14 +367,16 @@ class KvmVcpu:
 
     def close(self) -> None:
         """See Vcpu."""
-        if self._vm.fd < 0:
+        if self.processor.fd < 0:
             return
         self._timer.close()
+        self.context.__dict__.clear()
+        self.processor.close()
+        if self.number:
+            return
         while signal.sigtimedwait(KICKS, 0):
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._masked)
-        self.context.__dict__.clear()
-        self.processor.close()
         self._vm.close()
 
 

@@ -26,10 +26,10 @@ class KvmContext:
     running, or a program of it. After Reason.FAULT, `error_code` and `fault_address` are the processor's.
     """
 
-    ident = 0
-
     def __init__(self, vcpu: "KvmVcpu") -> None:
         self._vcpu = vcpu
+        self.ident = vcpu.number
+        self.parked = False  # switched off
         self._sregs, self._words = vcpu.processor.sregs, vcpu.processor.sregs_words
         self.regs = vcpu.processor.regs
         self.kernel = True
@@ -48,7 +48,7 @@ class KvmContext:
     @property
     def running(self) -> bool:
         """Whether it goes on when the vCPU next runs."""
-        return self.sleeping is None
+        return self.sleeping is None and not self.parked
 
     @property
     def fault_address(self) -> int:
@@ -130,6 +130,7 @@ class KvmContext:
 
     PLAIN: Final = (
         "kernel", "kernel_root", "user_root", "code_selector", "stack_selector", "compatibility", "_other_gs_base",
+        "parked",
     )  # fmt: skip
     """Attributes that are saved as they are."""
 
@@ -165,8 +166,8 @@ class KvmContext:
 
     def set_gdt(self, frames: list[int]) -> None:
         """The guest's segment descriptors, page by page; whoever gives them has checked each."""
-        self._vcpu.changed += self._vcpu.pages.set_gdt(frames)
-        self._vcpu.flush_wanted = True
+        self._vcpu.changed += self._vcpu.pages.set_gdt(frames, self.ident)
+        self._vcpu.want_flush()
 
     def entry_changed(self, address: int, old: int, new: int) -> None:
         """A page table entry at this physical address was changed by us, and the guest may have been using it.
@@ -185,16 +186,16 @@ class KvmContext:
         """A frame becomes a page table whose old translations may be remembered from an earlier life."""
         first = frame << FRAME_SHIFT
         self._vcpu.changed.extend(range(first, first + PAGE, 8))
-        self._vcpu.flush_wanted = True
+        self._vcpu.want_flush()
 
     def flush(self) -> None:
         """No translation that was changed is used any more once the guest goes on; nothing to do where none was."""
         if self._vcpu.changed:
-            self._vcpu.flush_wanted = True
+            self._vcpu.want_flush()
 
     def table_returns(self) -> None:
         """A frame is used as a table again: nothing that was remembered of its earlier life counts."""
-        self._vcpu.flush_wanted = True
+        self._vcpu.want_flush()
 
     @property
     def flush_pending(self) -> bool:
@@ -228,6 +229,10 @@ class KvmContext:
     def sleep(self, descriptors: list[int], until_ns: int | None) -> None:
         """Do not run before one of the descriptors is readable or the monotonic clock has come so far."""
         self.sleeping = (descriptors, until_ns)
+
+    def wake(self) -> None:
+        """Sleep no longer."""
+        self.sleeping = None
 
     def watch(self, descriptor: int) -> None:
         """Come out with Reason.EVENT when this descriptor becomes readable, until it is closed."""

@@ -51,10 +51,19 @@ TSS_LIMIT: Final = 0x3FF
 BITMAP_AT: Final = 104
 
 
+MOST_PROCESSORS: Final = 8
+
+
+def gdt(number: int) -> int:
+    """Where a processor's descriptors are."""
+    return GDT + number * GDT_PAGES * PAGE
+
+
 class MonitorPages:
     """The pages, made in frames of a pool. `entries` are the L4 entries, by slot, of every guest address space."""
 
-    def __init__(self, memory: GuestMemory, pool: FramePool) -> None:
+    def __init__(self, memory: GuestMemory, pool: FramePool, processors: int = 1) -> None:
+        """For processors that take turns: they have a table of descriptors each, and all else in common."""
         self.memory, self._pool = memory, pool
         level3, level2, self._level1 = (pool.take() for _ in range(3))
         memory.entries(level3)[0] = level2 << FRAME_SHIFT | USER | WRITABLE | PRESENT
@@ -65,10 +74,11 @@ class MonitorPages:
         self._make_tss()
         self._stack = self._map(STACK, WRITABLE)
         self._empty = pool.take()
-        own = self._map(GDT + GUEST_GDT_PAGES * PAGE, WRITABLE)
-        for selector, descriptor in DESCRIPTORS.items():
-            memory.entries(own)[(selector & 0xFFF) >> 3] = descriptor
-        self.set_gdt([])
+        for number in range(processors):
+            own = self._map(gdt(number) + GUEST_GDT_PAGES * PAGE, WRITABLE)
+            for selector, descriptor in DESCRIPTORS.items():
+                memory.entries(own)[(selector & 0xFFF) >> 3] = descriptor
+            self.set_gdt([], number)
 
     def _map(self, address: int, flags: int) -> int:
         frame = self._pool.take()
@@ -102,9 +112,9 @@ class MonitorPages:
         page[BITMAP_AT : TSS_LIMIT + 1] = b"\xff" * (TSS_LIMIT + 1 - BITMAP_AT)
         page[BITMAP_AT + PORT // 8] = 0xFF & ~(1 << PORT % 8)
 
-    def set_gdt(self, frames: list[int]) -> list[int]:
-        """Show these frames as the guest's descriptors; the addresses of the page table entries that changed."""
-        table, first = self.memory.entries(self._level1), GDT >> FRAME_SHIFT & 511
+    def set_gdt(self, frames: list[int], number: int = 0) -> list[int]:
+        """Show these frames as a processor's descriptors; the addresses of the page table entries that changed."""
+        table, first = self.memory.entries(self._level1), gdt(number) >> FRAME_SHIFT & 511
         changed = []
         for at in range(GDT_PAGES):
             if at == GUEST_GDT_PAGES:

@@ -69,12 +69,14 @@ class Handler:
 
 
 class Cpu:
-    """The virtual processor of a domain; `context` is whoever runs it."""
+    """A virtual processor of a domain; `context` is whoever runs it."""
 
     MOST_GDT_ENTRIES: Final = 14 * descriptors.PER_PAGE  # FIRST_RESERVED_GDT_ENTRY
 
-    def __init__(self, domain: "Domain", context: Any, info_at: int) -> None:
-        self._domain, self.context = domain, context
+    def __init__(self, domain: "Domain", context: Any, info_at: int, number: int = 0) -> None:
+        self._domain, self.context, self.number = domain, context, number
+        self.initialised = number == 0
+        self.polled: frozenset[int] = frozenset()  # masked ports that it sleeps for
         self.info_at = info_at  # physical address of struct vcpu_info
         self._info_registered = False
         self.kernel_stack = 0
@@ -95,8 +97,8 @@ class Cpu:
         self._state, self._state_since = RUNNING, 0
 
     PLAIN: Final = (
-        "info_at", "_info_registered", "kernel_stack", "_gdt", "_kernel_root", "_user_root", "shutdown", "deadline",
-        "period", "_version", "runstate_at", "_runstate", "_state",
+        "initialised", "info_at", "_info_registered", "kernel_stack", "_gdt", "_kernel_root", "_user_root", "shutdown",
+        "deadline", "period", "_version", "runstate_at", "_runstate", "_state",
     )  # fmt: skip
     """Attributes that are saved as they are."""
 
@@ -126,8 +128,9 @@ class Cpu:
         self._state_since, self._time_updated = saved["now"], saved["now"] - SECOND
         if self._gdt:
             self.context.set_gdt(self._gdt)
-        self._domain.access.root = (self._kernel_root if self.context.kernel else self._user_root) << FRAME_SHIFT
-        self.set_wall_clock(self._domain.shared_frame << FRAME_SHIFT)
+        if self._domain.cpu is self:
+            self._domain.access.root = self.context.kernel_root if self.context.kernel else self.context.user_root
+            self.set_wall_clock(self._domain.shared_frame << FRAME_SHIFT)
 
     # address spaces and descriptors
 
@@ -140,7 +143,8 @@ class Cpu:
         self._kernel_root = frame
         self.context.kernel_root = frame << FRAME_SHIFT
         if self.context.kernel:
-            self._domain.access.root = frame << FRAME_SHIFT
+            if self._domain.cpu is self:
+                self._domain.access.root = frame << FRAME_SHIFT
             self.context.load_root()
         self.context.flush()
 
@@ -311,6 +315,11 @@ class Cpu:
             regs[RCX], regs[R11] = rcx, r11
         self._bytes[self.info_at + UPCALL_MASK] = not flags & INTERRUPT_FLAG
 
+    def wake(self) -> None:
+        """Something has happened that it may be waiting for."""
+        self.polled = frozenset()
+        self.context.wake()
+
     # time
 
     def now(self) -> int:
@@ -349,7 +358,7 @@ class Cpu:
         soon = now + LOOK_AGAIN
         if self.deadline is not None:
             if now >= self.deadline:
-                self._domain.events.raise_virq(VIRQ_TIMER)
+                self._domain.events.raise_virq(VIRQ_TIMER, self.number)
                 self.deadline = now + self.period if self.period else None
             if self.deadline is not None and self.deadline < soon:
                 soon = self.deadline

@@ -4,10 +4,13 @@ Sources: xen/include/public/{callback,vcpu,sched}.h, arch-x86/xen.h, arch-x86/xe
 """
 
 import struct
+import time
 from typing import TYPE_CHECKING, Final
 
+from virtus.memory.guest_memory import FRAME_SHIFT
 from virtus.memory.x86_paging import is_canonical
-from virtus.personalities.xen.abi import EINVAL, ENOENT, DomainCrash, Refused
+from virtus.personalities.xen import descriptors
+from virtus.personalities.xen.abi import EEXIST, EINVAL, ENOENT, DomainCrash, Refused
 from virtus.personalities.xen.cpu import (
     BLOCKED,
     CALLBACK_EVENT,
@@ -15,6 +18,7 @@ from virtus.personalities.xen.cpu import (
     CALLBACK_NMI,
     CALLBACK_SYSCALL,
     CALLBACK_SYSCALL32,
+    Cpu,
     Handler,
 )
 from virtus.personalities.xen.table import NUMBERS, call, dispatch, operation
@@ -29,6 +33,12 @@ CALLBACK: Final = struct.Struct("<HHxxxxQ")  # struct callback_register: type, f
 CALLBACKS: Final = frozenset({CALLBACK_EVENT, CALLBACK_FAILSAFE, CALLBACK_SYSCALL, CALLBACK_NMI, CALLBACK_SYSCALL32})
 MASK_EVENTS: Final = 1  # CALLBACKF_mask_events
 SEGBASE_FS, SEGBASE_GS_USER, SEGBASE_GS_KERNEL, SEGBASE_GS_USER_SELECTOR = range(4)
+USER_REGISTERS: Final = struct.Struct("<15Q8sQ8sQQ5Q")  # struct cpu_user_regs
+GUEST_CONTEXT_SIZE: Final = 5168  # struct vcpu_guest_context: x87, flags, registers, traps, tables, control, callbacks
+REGISTERS_AT, TRAPS_AT, LDT_AT, GDT_FRAMES_AT, CONTROL_AT, CALLBACKS_AT = 520, 720, 4816, 4832, 4984, 5112
+SYSCALL_MASKS: Final = 1 << 4  # VGCF_syscall_disables_events
+MOST_POLLED: Final = 128
+LONGEST_POLL: Final = 10_000_000  # nanoseconds: whoever waits for no particular time looks again
 SHORTEST_PERIOD: Final = 1_000_000  # nanoseconds; vcpu.h
 
 
@@ -145,80 +155,142 @@ def set_timer_op(domain: "Domain", deadline: int) -> int:
     return 0
 
 
-def _this(cpu: int) -> None:
-    if cpu:
-        raise Refused(ENOENT, f"no processor {cpu}")
+def _cpu(domain: "Domain", number: int) -> Cpu:
+    if number >= len(domain.cpus):
+        raise Refused(ENOENT, f"no processor {number}")
+    return domain.cpus[number]
+
+
+def _current(domain: "Domain", number: int) -> Cpu:
+    """Timers are for whoever asks: Xen refuses others, too."""
+    if _cpu(domain, number) is not domain.cpu:
+        raise Refused(EINVAL, "another processor's timer")
+    return domain.cpu
+
+
+@operation("vcpu_op", 0, "initialise")
+def initialise(domain: "Domain", number: int, at: int) -> int:
+    """struct vcpu_guest_context: how a further processor begins, once it is up."""
+    cpu = _cpu(domain, number)
+    if cpu.initialised:
+        raise Refused(EEXIST)
+    data = domain.access.read(at, GUEST_CONTEXT_SIZE)
+    traps = {
+        vector: Handler(_canonical(address), bool(flags & TRAP_MASKS), flags & 3)
+        for vector, flags, _, address in TRAP.iter_unpack(data[TRAPS_AT:LDT_AT])
+        if address
+    }
+    *frames, entries, _, stack = struct.unpack_from("<16QQQQ", data, GDT_FRAMES_AT)
+    control = struct.unpack_from("<8Q", data, CONTROL_AT)
+    event, failsafe, syscall, _, fs_base, gs_kernel, gs_user = struct.unpack_from("<7Q", data, CALLBACKS_AT)
+    for address in (event, failsafe, syscall, fs_base, gs_kernel, gs_user, stack):
+        _canonical(address)
+    if entries > cpu.MOST_GDT_ENTRIES:
+        raise Refused(EINVAL)
+    regs = USER_REGISTERS.unpack_from(data, REGISTERS_AT)
+    r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, _, rip, _, _, rsp, *_ = regs
+    cpu.set_gdt(list(frames[: -(-entries // descriptors.PER_PAGE)]))
+    cpu.set_kernel_root(control[3] >> FRAME_SHIFT)
+    if control[1]:
+        cpu.set_user_root(control[1] >> FRAME_SHIFT)
+    context = cpu.context
+    context.start(context.kernel_root, _canonical(rip), rsp)
+    values = (rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip)
+    for index, value in enumerate(values):
+        context.regs[index] = value
+    context.fs_base, context.gs_base, context.user_gs_base = fs_base, gs_kernel, gs_user
+    cpu.traps, cpu.kernel_stack = traps, stack
+    cpu.callbacks = {
+        CALLBACK_EVENT: Handler(event, True), CALLBACK_FAILSAFE: Handler(failsafe, True),
+        CALLBACK_SYSCALL: Handler(syscall, bool(struct.unpack_from("<Q", data, 512)[0] & SYSCALL_MASKS)),
+    }  # fmt: skip
+    cpu.masked = True
+    cpu.initialised = True
+    return 0
+
+
+@operation("vcpu_op", 1, "up")
+def up(domain: "Domain", number: int) -> int:
+    """Let a processor run."""
+    cpu = _cpu(domain, number)
+    if not cpu.initialised:
+        raise Refused(EINVAL, f"processor {number} has not been initialised")
+    cpu.context.parked = False
+    cpu.update_time()
+    return 0
+
+
+@operation("vcpu_op", 2, "down")
+def down(domain: "Domain", number: int) -> int:
+    """Let it run no more, until it is brought up again."""
+    _cpu(domain, number).context.parked = True
+    return 0
 
 
 @operation("vcpu_op", 3, "is_up")
-def is_up(domain: "Domain", cpu: int) -> int:
+def is_up(domain: "Domain", number: int) -> int:
     """Whether a processor runs."""
-    _this(cpu)
-    return 1
+    return int(not _cpu(domain, number).context.parked)
 
 
 @operation("vcpu_op", 4, "get_runstate_info")
-def get_runstate_info(domain: "Domain", cpu: int, at: int) -> int:
+def get_runstate_info(domain: "Domain", number: int, at: int) -> int:
     """struct vcpu_runstate_info, now."""
-    _this(cpu)
-    domain.access.write(at, domain.cpu.runstate())
+    domain.access.write(at, _cpu(domain, number).runstate())
     return 0
 
 
 @operation("vcpu_op", 5, "register_runstate_memory_area")
-def register_runstate(domain: "Domain", cpu: int, at: int) -> int:
+def register_runstate(domain: "Domain", number: int, at: int) -> int:
     """Where struct vcpu_runstate_info is to be kept up to date."""
-    _this(cpu)
+    cpu = _cpu(domain, number)
     address = domain.access.read_qword(at)
-    domain.access.write(address, domain.cpu.runstate())
-    domain.cpu.runstate_at = address
+    domain.access.write(address, cpu.runstate())
+    cpu.runstate_at = address
     return 0
 
 
 @operation("vcpu_op", 6, "set_periodic_timer")
-def set_periodic_timer(domain: "Domain", cpu: int, at: int) -> int:
+def set_periodic_timer(domain: "Domain", number: int, at: int) -> int:
     """VIRQ_TIMER again and again."""
-    _this(cpu)
+    cpu = _cpu(domain, number)
     period = domain.access.read_qword(at)
     if period < SHORTEST_PERIOD:
         raise Refused(EINVAL)
-    domain.cpu.period = period
-    domain.cpu.set_deadline(domain.cpu.now() + period)
+    cpu.period = period
+    cpu.set_deadline(cpu.now() + period)
     return 0
 
 
 @operation("vcpu_op", 7, "stop_periodic_timer")
-def stop_periodic_timer(domain: "Domain", cpu: int) -> int:
+def stop_periodic_timer(domain: "Domain", number: int) -> int:
     """No more of them."""
-    _this(cpu)
-    if domain.cpu.period:
-        domain.cpu.period = 0
-        domain.cpu.set_deadline(None)
+    cpu = _cpu(domain, number)
+    if cpu.period:
+        cpu.period = 0
+        cpu.set_deadline(None)
     return 0
 
 
 @operation("vcpu_op", 8, "set_singleshot_timer", note="a time in the past is now, also with VCPU_SSHOTTMR_future")
-def set_singleshot_timer(domain: "Domain", cpu: int, at: int) -> int:
+def set_singleshot_timer(domain: "Domain", number: int, at: int) -> int:
     """VIRQ_TIMER once."""
-    _this(cpu)
-    domain.cpu.set_deadline(domain.access.read_qword(at))
+    _current(domain, number).set_deadline(domain.access.read_qword(at))
     return 0
 
 
 @operation("vcpu_op", 9, "stop_singleshot_timer")
-def stop_singleshot_timer(domain: "Domain", cpu: int) -> int:
+def stop_singleshot_timer(domain: "Domain", number: int) -> int:
     """Not any more."""
-    _this(cpu)
-    domain.cpu.set_deadline(None)
+    _current(domain, number).set_deadline(None)
     return 0
 
 
 @operation("vcpu_op", 10, "register_vcpu_info")
-def register_vcpu_info(domain: "Domain", cpu: int, at: int) -> int:
+def register_vcpu_info(domain: "Domain", number: int, at: int) -> int:
     """struct vcpu_register_vcpu_info."""
-    _this(cpu)
     frame, offset = struct.unpack("<QI", domain.access.read(at, 12))
-    domain.cpu.register_info(frame, offset)
+    _cpu(domain, number).register_info(frame, offset)
     return 0
 
 
@@ -253,8 +325,17 @@ def shutdown(domain: "Domain", at: int) -> int:
 
 @operation("sched_op", 3, "poll")
 def poll(domain: "Domain", at: int) -> int:
-    """Wait for one of some masked ports: here the guest looks again by itself."""
+    """Wait until one of some masked ports is pending, or for a time: what a spinning processor does."""
+    ports_at, count, timeout = struct.unpack("<QIxxxxQ", domain.access.read(at, 24))
+    if count > MOST_POLLED:
+        raise Refused(EINVAL)
+    ports = struct.unpack(f"<{count}I", domain.access.read(ports_at, 4 * count)) if count else ()
     domain.poll()
+    cpu = domain.cpu
+    if not cpu.event_waits and not any(map(domain.events.is_pending, ports)):
+        cpu.polled = frozenset(ports)
+        until = cpu.monotonic(timeout) if timeout else time.monotonic_ns() + LONGEST_POLL
+        cpu.context.sleep(domain.descriptors(), until)
     return 0
 
 

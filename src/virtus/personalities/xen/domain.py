@@ -51,9 +51,13 @@ class Service(Protocol):
 
 
 class Domain:
-    """One domain in a machine; `context` is what runs it. `console` may be given later than the rest."""
+    """One domain in a machine; `contexts` run its processors. `console` may be given later than the rest.
 
-    def __init__(self, machine: "XenMachine", ident: int, first: int, frames: int, context: Any) -> None:
+    `cpu` is the processor that is being answered.
+    """
+
+    def __init__(self, machine: "XenMachine", ident: int, first: int, frames: int, *contexts: Any) -> None:
+        context = contexts[0]
         self.ident, self.first_frame = ident, first
         self.frame_count = self.most_frames = frames
         self.memory: GuestMemory = machine.memory
@@ -67,7 +71,12 @@ class Domain:
         self.tables = PageTables(machine.memory, machine.frames, ident, context, machine.reserved)
         self.access = GuestAccess(machine.memory, self.tables)
         self.shared_frame = machine.share_new_frames(ident)
-        self.cpu = Cpu(self, context, self.shared_frame << 12)
+        self.cpus: list[Cpu] = []
+        for number, one in enumerate(contexts):
+            info = (self.shared_frame << 12) + SHARED_VCPU_INFO_SIZE * number
+            self.cpus.append(Cpu(self, one, info, number))
+            one.parked = number > 0
+        self.cpu = self.cpus[0]
         self.events = EventChannels(self, self.shared_frame)
         table, status = machine.share_new_frames(ident, FRAMES), machine.share_new_frames(ident, STATUS_FRAMES)
         self.grants = GrantTable(self, machine.memory, table, status)
@@ -98,6 +107,12 @@ class Domain:
         self.console = ConsoleRing(self, frames[1], console, console_port)
         self.events.reconnect(store_port, self.store.notified)
         self.events.reconnect(console_port, self.console.notified)
+
+    def switch_to(self, cpu: Cpu) -> None:
+        """This processor has come out, and is the one to be answered."""
+        self.cpu = cpu
+        context = cpu.context
+        self.access.root = context.kernel_root if context.kernel else context.user_root
 
     def note(self, line: str) -> None:
         """Remember something a user should know."""

@@ -24,15 +24,19 @@ from virtus.personalities.xen.abi import (
     SHARED_MASK,
     SHARED_PENDING,
     UPCALL_PENDING,
+    VIRQ_DEBUG,
+    VIRQ_TIMER,
     Refused,
 )
 from virtus.personalities.xen.table import operation
 
 if TYPE_CHECKING:
+    from virtus.personalities.xen.cpu import Cpu
     from virtus.personalities.xen.domain import Domain
 
 PORTS: Final = 4096  # 64 words of 64 bits
 VIRQS: Final = 24  # NR_VIRQS
+PER_PROCESSOR: Final = frozenset((VIRQ_TIMER, VIRQ_DEBUG))
 
 
 class Status(IntEnum):
@@ -54,6 +58,7 @@ class Port:
     remote_domain: int = 0
     remote_port: int = 0
     virq: int = 0
+    cpu: int = 0  # the processor that is told
     notify: Callable[[], None] | None = None  # a back end of the control domain at the other end
 
 
@@ -66,22 +71,23 @@ class EventChannels:
         self._words = domain.memory.words
         self._pending, self._mask = base + SHARED_PENDING >> 3, base + SHARED_MASK >> 3
         self.ports: dict[int, Port] = {}
-        self._virqs: dict[int, int] = {}
+        self._virqs: dict[tuple[int, int], int] = {}  # virtual interrupt and processor: port
 
     def save(self) -> list[list[Any]]:
         """The ports. What back ends of ours are bound to, they bind again (`reconnect`)."""
         return [
-            [number, port.status, port.remote_domain, port.remote_port, port.virq]
+            [number, port.status, port.remote_domain, port.remote_port, port.virq, port.cpu]
             for number, port in self.ports.items()
         ]
 
     def load(self, saved: list[list[Any]]) -> None:
         """What `save` gave."""
         self.ports = {
-            number: Port(Status(status), remote, remote_port, virq)
-            for number, status, remote, remote_port, virq in saved
+            number: Port(Status(status), remote, remote_port, virq, cpu)
+            for number, status, remote, remote_port, virq, cpu in saved
         }
-        self._virqs = {port.virq: number for number, port in self.ports.items() if port.status is Status.VIRQ}
+        virqs = [(number, port) for number, port in self.ports.items() if port.status is Status.VIRQ]
+        self._virqs = {(port.virq, port.cpu): number for number, port in virqs}
 
     def reconnect(self, number: int, notify: Callable[[], None]) -> None:
         """Bind a back end of ours to a port that it was bound to when the domain was saved; raises ValueError."""
@@ -121,17 +127,27 @@ class EventChannels:
         if words[self._pending + at] & bit:
             return
         words[self._pending + at] |= bit
+        port = self.ports.get(number)
+        cpu = self._domain.cpus[port.cpu] if port is not None else self._domain.cpus[0]
         if not words[self._mask + at] & bit:
-            self._select(at)
+            self._select(at, cpu)
+        elif number in cpu.polled:
+            cpu.wake()
 
-    def _select(self, word: int) -> None:
-        info = self._domain.cpu.info_at
+    def _select(self, word: int, cpu: "Cpu") -> None:
+        info = cpu.info_at
         self._words[info + PENDING_SELECTOR >> 3] |= 1 << word
         self._domain.memory.bytes[info + UPCALL_PENDING] = 1
+        if not cpu.context.running:
+            cpu.wake()
 
-    def raise_virq(self, virq: int) -> None:
-        """A virtual interrupt happens; nothing when the domain has not bound it."""
-        port = self._virqs.get(virq)
+    def is_pending(self, number: int) -> bool:
+        """Whether a port's pending bit is set; False for ports that there cannot be."""
+        return number < PORTS and bool(self._words[self._pending + (number >> 6)] >> (number & 63) & 1)
+
+    def raise_virq(self, virq: int, cpu: int = 0) -> None:
+        """A virtual interrupt happens to a processor; nothing when the domain has not bound it there."""
+        port = self._virqs.get((virq, cpu))
         if port is not None:
             self.raise_event(port)
 
@@ -153,7 +169,7 @@ class EventChannels:
         """Close a port; the other end of an interdomain channel becomes unbound. Raises Refused."""
         port = self._open(number)
         if port.status is Status.VIRQ:
-            self._virqs.pop(port.virq, None)
+            self._virqs.pop((port.virq, port.cpu), None)
         if port.status is Status.INTERDOMAIN and port.notify is None:
             other = self._domain.peers.get(port.remote_domain)
             remote = other.events.ports.get(port.remote_port) if other is not None else None
@@ -169,17 +185,32 @@ class EventChannels:
         bit, at = 1 << (number & 63), number >> 6
         self._words[self._mask + at] &= ~bit
         if self._words[self._pending + at] & bit:
-            self._select(at)
+            port = self.ports.get(number)
+            self._select(at, self._domain.cpus[port.cpu if port is not None else 0])
 
-    def bind_virq(self, virq: int) -> int:
-        """A port for a virtual interrupt; raises Refused."""
-        if virq >= VIRQS:
+    def bind_virq(self, virq: int, cpu: int = 0) -> int:
+        """A port for a virtual interrupt of a processor; raises Refused."""
+        if virq >= VIRQS or (cpu and virq not in PER_PROCESSOR):
             raise Refused(EINVAL)
-        if virq in self._virqs:
+        if (virq, cpu) in self._virqs:
             raise Refused(EEXIST)
-        number = self.allocate(Port(Status.VIRQ, virq=virq))
-        self._virqs[virq] = number
+        number = self.allocate(Port(Status.VIRQ, virq=virq, cpu=cpu))
+        self._virqs[virq, cpu] = number
         return number
+
+    def bind_cpu(self, number: int, cpu: int) -> None:
+        """Have another processor told of a port; raises Refused for those that belong to one."""
+        port = self._open(number)
+        if port.status is Status.IPI or (port.status is Status.VIRQ and port.virq in PER_PROCESSOR):
+            raise Refused(EINVAL, f"port {number} belongs to its processor")
+        port.cpu = cpu
+        if self.is_pending(number):
+            self.unmask_if_open(number)
+
+    def unmask_if_open(self, number: int) -> None:
+        """Tell the port's processor of what is pending, unless the port is masked."""
+        if not self._words[self._mask + (number >> 6)] >> (number & 63) & 1:
+            self.unmask(number)
 
     def bind_interdomain(self, remote_domain: int, remote_port: int) -> int:
         """A port bound to one that another domain has left open for this one; raises Refused."""
@@ -201,9 +232,10 @@ class EventChannels:
         return port
 
 
-def _only_cpu(number: int) -> None:
-    if number:
-        raise Refused(ENOENT, f"no processor {number}")
+def _exists(domain: "Domain", cpu: int) -> int:
+    if cpu >= len(domain.cpus):
+        raise Refused(ENOENT, f"no processor {cpu}")
+    return cpu
 
 
 def _itself(domain: "Domain", named: int) -> None:
@@ -223,8 +255,7 @@ def bind_interdomain(domain: "Domain", at: int) -> int:
 def bind_virq(domain: "Domain", at: int) -> int:
     """struct evtchn_bind_virq."""
     virq, cpu = struct.unpack("<II", domain.access.read(at, 8))
-    _only_cpu(cpu)
-    domain.access.write_dword(at + 8, domain.events.bind_virq(virq))
+    domain.access.write_dword(at + 8, domain.events.bind_virq(virq, _exists(domain, cpu)))
     return 0
 
 
@@ -251,7 +282,7 @@ def status(domain: "Domain", at: int) -> int:
         raise Refused(EINVAL)
     port = domain.events.ports.get(number, Port())
     more = {Status.VIRQ: port.virq, Status.UNBOUND: port.remote_domain, Status.INTERDOMAIN: port.remote_domain}
-    answer = struct.pack("<IIII", port.status, 0, more.get(port.status, 0), port.remote_port)
+    answer = struct.pack("<IIII", port.status, port.cpu, more.get(port.status, 0), port.remote_port)
     domain.access.write(at + 8, answer if port.status is Status.INTERDOMAIN else answer[:12])
     return 0
 
@@ -269,18 +300,16 @@ def alloc_unbound(domain: "Domain", at: int) -> int:
 @operation("event_channel_op", 7, "bind_ipi")
 def bind_ipi(domain: "Domain", at: int) -> int:
     """struct evtchn_bind_ipi."""
-    _only_cpu(domain.access.read_dword(at))
-    domain.access.write_dword(at + 4, domain.events.allocate(Port(Status.IPI)))
+    cpu = _exists(domain, domain.access.read_dword(at))
+    domain.access.write_dword(at + 4, domain.events.allocate(Port(Status.IPI, cpu=cpu)))
     return 0
 
 
-@operation("event_channel_op", 8, "bind_vcpu", note="one processor: nothing to choose")
+@operation("event_channel_op", 8, "bind_vcpu")
 def bind_vcpu(domain: "Domain", at: int) -> int:
     """struct evtchn_bind_vcpu."""
     port, cpu = struct.unpack("<II", domain.access.read(at, 8))
-    _only_cpu(cpu)
-    if port not in domain.events.ports:
-        raise Refused(EINVAL)
+    domain.events.bind_cpu(port, _exists(domain, cpu))
     return 0
 
 

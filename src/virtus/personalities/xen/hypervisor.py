@@ -13,7 +13,7 @@ from virtus.personalities.xen import (  # noqa: F401  each registers its hyperca
     toolstack,
 )
 from virtus.personalities.xen.abi import MASK64, DomainCrash
-from virtus.personalities.xen.cpu import RUNNING
+from virtus.personalities.xen.cpu import RUNNING, Cpu
 from virtus.personalities.xen.domain import Domain
 from virtus.personalities.xen.page_tables import FIRST_OURS, LAST_OURS
 from virtus.personalities.xen.table import NAMES, NUMBERS, TABLE, dispatch
@@ -29,9 +29,12 @@ class Hypervisor:
     """See Personality. It serves one domain whose memory is built and whose rings are connected."""
 
     def __init__(self, domain: Domain) -> None:
-        self._domain, self._cpu = domain, domain.cpu
-        self._regs = domain.cpu.context.regs
+        self._domain = domain
+        self._take(domain.cpu)
         domain.cpu.update_time()
+
+    def _take(self, cpu: Cpu) -> None:
+        self._cpu, self._regs = cpu, cpu.context.regs
 
     @property
     def running(self) -> bool:
@@ -50,6 +53,9 @@ class Hypervisor:
 
     def handle(self, exit: Exit) -> None:
         """See Personality."""
+        if exit.context is not self._cpu.context:
+            self._take(self._domain.cpus[exit.context.ident])
+            self._domain.switch_to(self._cpu)
         domain, cpu, reason = self._domain, self._cpu, exit.reason
         try:
             if reason is Reason.HYPERCALL:

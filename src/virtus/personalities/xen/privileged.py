@@ -5,7 +5,7 @@ Most of the kernel asks by hypercall; what is left comes here as a general prote
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT
 from virtus.memory.x86_paging import is_canonical
@@ -34,8 +34,6 @@ class Privileged:
 
     def __init__(self, domain: "Domain") -> None:
         self._domain = domain
-        self._context = domain.cpu.context
-        self._regs = self._context.regs
         self._control = {0: CR0, 4: CR4, 8: 0}
         self._done: dict[int, Callable[[Instruction], int]] = {
             0x0F01: self._extended_control, 0x0F06: self._nothing, 0x0F08: self._nothing, 0x0F09: self._nothing,
@@ -46,6 +44,10 @@ class Privileged:
             0xE6: self._output, 0xE7: self._output, 0xEE: self._output, 0xEF: self._output,
             0xFA: self._mask_events, 0xFB: self._unmask_events, 0xF4: self._halt,
         }  # fmt: skip
+
+    @property
+    def _regs(self) -> Any:
+        return self._domain.cpu.context.regs
 
     def save(self) -> dict[str, int]:
         """The control registers as the guest has set them, by number."""
@@ -115,7 +117,7 @@ class Privileged:
         if number == 2:
             value = QWORD.unpack_from(self._domain.memory.bytes, cpu.info_at + FAULT_ADDRESS)[0]
         elif number == 3:
-            value = self._context.kernel_root
+            value = self._domain.cpu.context.kernel_root
         else:
             value = self._known(self._control, number)
         self._regs[one.base] = value
@@ -146,7 +148,7 @@ class Privileged:
         return table[number]
 
     def _read_msr(self, one: Instruction) -> int:
-        number, context = self._regs[RCX] & 0xFFFFFFFF, self._context
+        number, context = self._regs[RCX] & 0xFFFFFFFF, self._domain.cpu.context
         if number == MSR_FS_BASE:
             value = context.fs_base
         elif number == MSR_GS_BASE:
@@ -167,7 +169,7 @@ class Privileged:
             if not is_canonical(value):
                 raise Refused(UNKNOWN, f"{value:#x} is no address")
             name = {MSR_FS_BASE: "fs_base", MSR_GS_BASE: "gs_base", MSR_KERNEL_GS_BASE: "user_gs_base"}[number]
-            setattr(self._context, name, value)
+            setattr(self._domain.cpu.context, name, value)
         else:
             self._domain.note(f"wrmsr {number:#x} ignored")
         return one.at

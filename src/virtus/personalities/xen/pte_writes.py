@@ -4,7 +4,7 @@ Not everything in a kernel goes through hypercalls; `xchg` and locked bit operat
 is decoded, its effect computed, and the new entry checked like any other. Source: xen/arch/x86/pv/ro-page-fault.c.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT
 from virtus.memory.x86_paging import FRAME_MASK, PRESENT
@@ -26,7 +26,11 @@ class PteWrites:
     """Does such stores for one domain."""
 
     def __init__(self, domain: "Domain") -> None:
-        self._domain, self._regs = domain, domain.cpu.context.regs
+        self._domain = domain
+
+    @property
+    def _regs(self) -> Any:
+        return self._domain.cpu.context.regs
 
     def store(self, address: int, error: int) -> bool:
         """Do the store that faulted at `address`, if it was into a table in use; whether it was."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from virtus.devices.console import Console
     from virtus.personalities.xen.machine import XenMachine
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 def _processor(domain: Domain) -> str:
@@ -49,8 +49,9 @@ def save(machine: "XenMachine", domain: Domain) -> dict[str, Any]:
         "tree": machine.store.save(domain.ident),
         "domain": {"frame_count": domain.frame_count, "uuid": domain.uuid.hex()},
         "tables": domain.tables.save(),
-        "context": domain.cpu.context.save(),
-        "cpu": domain.cpu.save(),
+        "contexts": [cpu.context.save() for cpu in domain.cpus],
+        "cpus": [cpu.save() for cpu in domain.cpus],
+        "current": domain.cpu.number,
         "control": domain.privileged.save(),
         "extended": domain.cpuid.xcr0,
         "events": domain.events.save(),
@@ -79,11 +80,16 @@ def load(machine: "XenMachine", domain: Domain, saved: dict[str, Any], console: 
     domain.grants.load(saved["grants"])
     domain.privileged.load(saved["control"])
     domain.cpuid.xcr0 = saved["extended"]
-    domain.cpu.context.load(saved["context"])
-    domain.cpu.load(saved["cpu"])
+    if len(saved["cpus"]) != len(domain.cpus):
+        raise ValueError("another number of processors")
+    domain.cpu = domain.cpus[saved["current"]]
+    for cpu, context, known in zip(domain.cpus, saved["contexts"], saved["cpus"], strict=True):
+        cpu.context.load(context)
+        cpu.load(known)
     store_port, store_frame, connection = saved["store"]
     console_port, console_frame = saved["console"]
     domain.reconnect(store_port, console_port, [store_frame, console_frame], machine.store, console)
     domain.store.connection.load(connection)
     machine.store.load(saved["tree"], domain.ident, domain.store.connection.fired)
-    domain.cpu.context.wake_at(0)  # time has passed, and something may be pending
+    for cpu in domain.cpus:
+        cpu.context.wake_at(0)  # time has passed, and something may be pending

@@ -43,7 +43,7 @@ class Toolstack:
             "technique": "paravirt",
             "pid": os.getpid(),
             "state": "paused" if domain.paused else "running",
-            "processors": 1,
+            "processors": len(domain.cpus),
             "memory": domain.frame_count << FRAME_SHIFT,
             "most_memory": domain.most_frames << FRAME_SHIFT,
             "cpu_s": used.ru_utime + used.ru_stime,
