@@ -177,9 +177,6 @@ class FakeEngine:
     def end_thread(self) -> NoReturn:
         raise ThreadEnded
 
-    def set_stack(self, top: int) -> None:
-        self.current.stack = top
-
     def set_teb(self, teb: int) -> None:
         self.current.teb = teb
 

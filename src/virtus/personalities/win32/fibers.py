@@ -22,7 +22,7 @@ class Fiber:
     def __init__(self, address: int, thread: Thread | None) -> None:
         self.address, self.thread = address, thread
         self.stack: tuple[int, int] | None = None
-        self.start = self.fls = 0
+        self.start = self.fls = self.stack_size = 0
         self.begun = thread is not None
         self.running = thread is not None
         self.deleted = False
@@ -96,12 +96,7 @@ def create_fiber_ex(thread: Thread, commit: int, reserve: int, flags: int, start
     fiber = _make(thread.process, data, None)
     if fiber is None:
         return thread.fail(errors.ERROR_NOT_ENOUGH_MEMORY)
-    try:
-        fiber.stack = threads.new_stack(thread.process, reserve or threads.DEFAULT_STACK)
-    except OSError:
-        state.of(thread.process, Fibers).by_address.pop(fiber.address, None)
-        heaps.free(thread.process, fiber.address)
-        return thread.fail(errors.ERROR_NOT_ENOUGH_MEMORY)
+    fiber.stack_size = min(reserve or threads.DEFAULT_STACK, threads.LARGEST_STACK)
     fiber.start = start
     return fiber.address
 
@@ -116,20 +111,22 @@ def _begin(thread: Thread, fiber: Fiber) -> None:
     """Start the engine's thread of a fiber."""
     fiber.begun = True
     process, engine = thread.process, thread.engine
-    assert fiber.stack is not None
-    low, high = fiber.stack
 
     def run() -> None:
-        engine.set_stack(high - 64)
+        fiber.stack = engine.stack()
+        region = threads.know_stack(process, fiber.stack)
         owner = fiber.thread
         assert owner is not None
         engine.set_teb(owner.teb)
         process.current = owner
         _arrive(owner, fiber)
-        engine.call(fiber.start, process.memory.u64(fiber.address))
+        try:
+            engine.call(fiber.start, process.memory.u64(fiber.address))
+        finally:
+            threads.forget_stack(process, region)
         threads.exit_thread(owner, 0)  # a fiber that returns ends its thread
 
-    engine.start_thread(run, high - low)
+    engine.start_thread(run, fiber.stack_size)
 
 
 def _arrive(thread: Thread, fiber: Fiber) -> None:
@@ -138,9 +135,7 @@ def _arrive(thread: Thread, fiber: Fiber) -> None:
     memory.set_u64(teb + TEB_FIBER_DATA, fiber.address)
     memory.set_u64(teb + local_storage.TEB_FLS_DATA, fiber.fls)
     if fiber.stack is not None:
-        memory.set_u64(teb + process_blocks.TEB_STACK_BASE, fiber.stack[1])
-        memory.set_u64(teb + process_blocks.TEB_STACK_LIMIT, fiber.stack[0])
-        memory.set_u64(teb + process_blocks.TEB_STACK_ALLOCATION, fiber.stack[0])
+        threads.set_stack(thread, fiber.stack)
 
 
 @api("void SwitchToFiber(LPVOID fiber)", "kernel32", "kernelbase")
@@ -183,6 +178,4 @@ def delete_fiber(thread: Thread, fiber: int) -> None:
     local_storage.finish_fiber(thread, found.fls)
     found.deleted = True
     thread.engine.wake()
-    if not found.begun and found.stack is not None:
-        threads.free_stack(thread.process, found.stack)
     heaps.free(thread.process, fiber)

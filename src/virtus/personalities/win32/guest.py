@@ -117,10 +117,6 @@ class Engine(Protocol):
         """Leave the body of the current guest thread at once, through all calls in it, ours and the guest's."""
         ...
 
-    def set_stack(self, top: int) -> None:
-        """Where the current guest thread's stack begins (its highest address), before it runs anything of the guest."""
-        ...
-
     def set_teb(self, teb: int) -> None:
         """GS of the current guest thread."""
         ...

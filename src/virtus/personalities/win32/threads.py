@@ -35,45 +35,43 @@ class Known:
         self.suspended = 0
         self.priority = 0
         self.description = ""
-        self.stack: tuple[int, int] | None = None
+        self.stack: Region | None = None
         self.started_ns = time.time_ns()
 
 
-def new_stack(process: Process, size: int) -> tuple[int, int]:
-    """A guest stack with an inaccessible page below it: its lowest address and the one behind it. Raises OSError."""
-    size = (min(max(size, 16 * PAGE), LARGEST_STACK) + PAGE - 1) & ~(PAGE - 1)
+def know_stack(process: Process, stack: tuple[int, int]) -> Region:
+    """Have VirtualQuery know of a stack that the engine has made, with the page below it that cannot be used."""
+    low, high = stack
+    region = Region(low - PAGE, high - low + PAGE, Kind.PRIVATE, PAGE_READWRITE)
+    region.set(low, high, PAGE_READWRITE)
     table = regions(process)
     with table.lock:
-        base = process.memory.map(0, size + PAGE, process_blocks.READ | process_blocks.WRITE)
-        process.memory.protect(base, PAGE, 0)
-        region = table.add(Region(base, size + PAGE, Kind.PRIVATE, PAGE_READWRITE))
-        region.set(base + PAGE, region.end, PAGE_READWRITE)
-    return base + PAGE, base + PAGE + size
+        if table.free(region.base, region.end):
+            table.add(region)
+    return region
 
 
-def free_stack(process: Process, stack: tuple[int, int]) -> None:
-    """Give a stack back that nobody runs on any more."""
+def forget_stack(process: Process, region: Region) -> None:
+    """The engine takes a stack back."""
     table = regions(process)
     with table.lock:
-        region = table.find(stack[0])
-        if region is not None:
+        if table.find(region.base) is region:
             table.remove(region)
-        process.memory.unmap(stack[0] - PAGE, stack[1] - stack[0] + PAGE)
 
 
 def new_thread(process: Process, stack_size: int, body: Callable[[Thread], int], *, suspended: bool = False) -> Thread:
     """A guest thread that runs `body` and ends with its result. Raises OSError where there is no memory for it."""
-    stack = new_stack(process, stack_size or DEFAULT_STACK)
     ident = process.new_ident()
-    teb = process_blocks.make_teb(process.memory, process.peb, stack, process.ident, ident)
+    teb = process_blocks.make_teb(process.memory, process.peb, (0, 0), process.ident, ident)
     thread = Thread(process, teb, ident)
     known = state.of(thread, Known)
-    known.stack, known.suspended = stack, int(suspended)
+    known.suspended = int(suspended)
     process.threads[ident] = thread
 
     def run() -> None:
         engine = process.engine
-        engine.set_stack(stack[1] - 64)
+        set_stack(thread, engine.stack())
+        known.stack = know_stack(process, engine.stack())
         engine.set_teb(teb)
         process.current = thread
         if known.suspended:
@@ -84,8 +82,16 @@ def new_thread(process: Process, stack_size: int, body: Callable[[Thread], int],
             startup.attach(process, startup.DLL_THREAD_ATTACH)
         exit_thread(thread, body(thread))
 
-    process.engine.start_thread(run, stack[1] - stack[0])
+    process.engine.start_thread(run, min(stack_size or DEFAULT_STACK, LARGEST_STACK))
     return thread
+
+
+def set_stack(thread: Thread, stack: tuple[int, int]) -> None:
+    """Have the thread's block tell of the stack that it runs on."""
+    low, high = stack
+    thread.memory.set_u64(thread.teb + process_blocks.TEB_STACK_BASE, high)
+    thread.memory.set_u64(thread.teb + process_blocks.TEB_STACK_LIMIT, low)
+    thread.memory.set_u64(thread.teb + process_blocks.TEB_STACK_ALLOCATION, low - PAGE)
 
 
 def exit_thread(thread: Thread, code: int) -> None:
@@ -95,7 +101,9 @@ def exit_thread(thread: Thread, code: int) -> None:
     if hasattr(process, "modules"):
         startup.attach(process, startup.DLL_THREAD_DETACH)
     abandon(thread)
-    ending = state.of(thread, Ending)
+    ending, stack = state.of(thread, Ending), state.of(thread, Known).stack
+    if stack is not None:
+        forget_stack(process, stack)
     with lock(process):
         process.threads.pop(thread.ident, None)
         last = not process.threads

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from virtus.vcpus.emulated_x86 import library, stubs
 from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
@@ -192,6 +192,10 @@ class EmulatedX86:
         thread = GuestThread(self._unicorn.new_context())
         self._unicorn.save(thread.context)  # something to restore at its first turn
         self.turns.start(thread, run, HOST_STACK)
+
+    def end_thread(self) -> NoReturn:
+        """Leave the body of the current guest thread at once, through all calls in it."""
+        raise ThreadEnd
 
     def wait(self, ready: Callable[[], bool], deadline_ns: int | None) -> bool:
         """Until `ready` or the deadline (monotonic clock) has passed; whether it was `ready`. Others run meanwhile."""
