@@ -203,8 +203,9 @@ def new_thread(engine: FakeEngine | None = None) -> Thread:
     engine = engine or FakeEngine()
     process = Process(engine)
     teb = engine.memory.map(0, TEB_SIZE, READ | WRITE)
-    thread = Thread(process, teb, 8)
+    thread = Thread(process, teb, process.new_ident())
     engine.current.thread = thread
+    process.current = thread
     return thread
 
 

@@ -22,7 +22,7 @@ def thread() -> Thread:
     return new_thread()
 
 
-def beside(thread: Thread, body: Callable[[Thread], object], ident: int = 12) -> threading.Thread:
+def beside(thread: Thread, body: Callable[[Thread], object], ident: int = 1012) -> threading.Thread:
     """Run something as another guest thread."""
     engine = thread.engine
     assert isinstance(engine, FakeEngine)

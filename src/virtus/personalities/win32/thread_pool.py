@@ -57,6 +57,7 @@ class Pool:
     def __init__(self) -> None:
         self.queue: deque[tuple[Item, int]] = deque()
         self.armed: set[Item] = set()
+        self.changes = 0  # of `armed`: whoever waits for the next due time looks again
         self.workers = self.free = 0
         self.items: dict[int, Item] = {}
         self.instances: dict[int, list[Callable[[], None]]] = {}
@@ -105,6 +106,7 @@ def _work(thread: Thread) -> int:
     pool, guard = _pool(process), lock(process)
     while True:
         taken: tuple[Item, int] | None = None
+        seen = 0
 
         def ready() -> bool:
             nonlocal taken
@@ -115,11 +117,11 @@ def _work(thread: Thread) -> int:
                     taken[0].queued -= 1
                     taken[0].active += 1
                     return True
-            return False
+                return pool.changes != seen
 
         with guard:
             pool.free += 1
-            due = _next_due(pool)
+            seen, due = pool.changes, _next_due(pool)
         limit = time.monotonic_ns() + IDLE_NS
         engine.wait(ready, min(limit, due) if due is not None else limit)
         with guard:
@@ -166,6 +168,7 @@ def _submit(process: Process, item: Item, result: int = 0) -> None:
 def _arm(process: Process, item: Item) -> None:
     with lock(process):
         _pool(process).armed.add(item)
+        _pool(process).changes += 1
     _start_workers(process)
     process.engine.wake()
 
