@@ -15,6 +15,7 @@ from typing import Final
 from virtus.errors import GuestNotRunnable
 from virtus.guests import pe
 from virtus.personalities.win32.guest import Engine, Memory
+from virtus.personalities.win32.ordinals import named
 from virtus.personalities.win32.table import FUNCTIONS
 
 READ, WRITE = 1, 2
@@ -122,7 +123,7 @@ class Modules:
         """A function of a module by name or "#ordinal"; None where it has none."""
         for _ in range(MOST_FORWARDS):
             if module.image is None:
-                return self._engine.resolve(module.name.removesuffix(".dll"), name)
+                return self._engine.resolve(module.name.removesuffix(".dll"), named(module.name, name))
             if name in module.exports.addresses:
                 return module.base + module.exports.addresses[name]
             forward = module.exports.forwarders.get(name)

@@ -100,36 +100,45 @@ def _next_due(pool: Pool) -> int | None:
     return min(timed, default=None)
 
 
+def _taken(thread: Thread) -> tuple[Item, int] | None:
+    """The next call to make, None after some seconds without one, or where timers have changed."""
+    process = thread.process
+    pool, guard = _pool(process), lock(process)
+    taken: tuple[Item, int] | None = None
+    with guard:
+        pool.free += 1
+        seen, due = pool.changes, _next_due(pool)
+
+    def ready() -> bool:
+        nonlocal taken
+        with guard:
+            _due(pool, thread)
+            if pool.queue:
+                taken = pool.queue.popleft()
+                taken[0].queued -= 1
+                taken[0].active += 1
+                return True
+            return pool.changes != seen
+
+    limit = time.monotonic_ns() + IDLE_NS
+    thread.engine.wait(ready, min(limit, due) if due is not None else limit)
+    with guard:
+        pool.free -= 1
+    return taken
+
+
 def _work(thread: Thread) -> int:
-    """A worker's life."""
-    process, engine = thread.process, thread.engine
+    """A worker's life: it ends when there has been nothing to do for a while."""
+    process = thread.process
     pool, guard = _pool(process), lock(process)
     while True:
-        taken: tuple[Item, int] | None = None
-        seen = 0
-
-        def ready() -> bool:
-            nonlocal taken
-            with guard:
-                _due(pool, thread)
-                if pool.queue:
-                    taken = pool.queue.popleft()
-                    taken[0].queued -= 1
-                    taken[0].active += 1
-                    return True
-                return pool.changes != seen
-
-        with guard:
-            pool.free += 1
-            seen, due = pool.changes, _next_due(pool)
-        limit = time.monotonic_ns() + IDLE_NS
-        engine.wait(ready, min(limit, due) if due is not None else limit)
-        with guard:
-            pool.free -= 1
-            if taken is None and time.monotonic_ns() >= limit and not pool.armed:
-                pool.workers -= 1
-                return 0
+        began = time.monotonic_ns()
+        taken = _taken(thread)
         if taken is None:
+            with guard:
+                if not pool.armed and not pool.queue and time.monotonic_ns() - began >= IDLE_NS:
+                    pool.workers -= 1
+                    return 0
             continue
         _start_workers(process)
         item, result = taken
@@ -138,7 +147,7 @@ def _work(thread: Thread) -> int:
         finally:
             with guard:
                 item.active -= 1
-            engine.wake()
+            thread.engine.wake()
 
 
 def _start_workers(process: Process) -> None:
