@@ -28,20 +28,24 @@ class Event:
     """An event; one that resets itself lets one wait through."""
 
     def __init__(self, *, manual: bool, initial: bool) -> None:
-        self.manual, self.set = manual, initial
+        self.manual, self.is_set = manual, initial
 
     def signalled(self, thread: Thread) -> bool:
         """Whether it is set."""
-        return self.set
+        return self.is_set
 
     def acquire(self, thread: Thread) -> None:
         """Reset it, unless that is done by hand."""
         if not self.manual:
-            self.set = False
+            self.is_set = False
+
+    def set(self) -> None:
+        """Set it; whoever does so wakes the engine's waiters."""
+        self.is_set = True
 
     def signal(self, thread: Thread) -> None:
-        """Set it."""
-        self.set = True
+        """The same for SignalObjectAndWait."""
+        self.is_set = True
 
 
 class Mutex:
@@ -114,7 +118,7 @@ class Timer:
     """A waitable timer: signalled from its due time on, by hand or once each period."""
 
     def __init__(self, *, manual: bool) -> None:
-        self.manual, self.set = manual, False
+        self.manual, self.is_set = manual, False
         self.due_ns: int | None = None
         self.period_ns = 0
         self.calls: Callable[[Thread, int], None] | None = None
@@ -129,7 +133,7 @@ class Timer:
         """Take note of a due time that has come."""
         if not self.expired:
             return
-        self.set = True
+        self.is_set = True
         if self.calls is not None and self.caller is not None:
             calls, moment = self.calls, from_unix_ns(time.time_ns())
             state.of(self.caller, Alerts).queue.append(lambda self: calls(self, moment))
@@ -147,12 +151,12 @@ class Timer:
     def signalled(self, thread: Thread) -> bool:
         """Whether it was due."""
         self.expire(thread)
-        return self.set
+        return self.is_set
 
     def acquire(self, thread: Thread) -> None:
         """Reset it, unless that is done by setting it anew."""
         if not self.manual:
-            self.set = False
+            self.is_set = False
 
 
 class Names:
@@ -277,7 +281,7 @@ def set_event(thread: Thread, event: int) -> int:
 @api("BOOL ResetEvent(HANDLE event)", "kernel32", "kernelbase")
 def reset_event(thread: Thread, event: int) -> int:
     """Let none through."""
-    return _change(thread, event, Event, lambda found: setattr(found, "set", False))
+    return _change(thread, event, Event, lambda found: setattr(found, "is_set", False))
 
 
 @api("BOOL PulseEvent(HANDLE event)", "kernel32", "kernelbase", note="waiters may miss it, as they may on Windows")
@@ -425,7 +429,7 @@ def set_waitable_timer(
 
     def arm(found: Timer) -> None:
         found.cancel()
-        found.set, found.due_ns, found.period_ns = False, moment, period * 1_000_000
+        found.is_set, found.due_ns, found.period_ns = False, moment, period * 1_000_000
         found.calls, found.caller = (calls, thread) if routine else (None, None)
         if routine:
             state.of(thread, Alerts).timers.add(found)
@@ -455,7 +459,7 @@ def nt_set_event(thread: Thread, event: int, before: int) -> int:
     if not isinstance(found, Event):
         return ntstatus.INVALID_HANDLE if found is None else ntstatus.OBJECT_TYPE_MISMATCH
     if before:
-        thread.memory.set_u32(before, found.set)
+        thread.memory.set_u32(before, found.is_set)
     set_event(thread, event)
     return 0
 
