@@ -23,6 +23,7 @@ class HandleTable:
 
     def __init__(self) -> None:
         self._objects: dict[int, Any] = {}
+        self._inheritable: set[int] = set()
         self._next = FIRST_HANDLE
         self.lock = threading.RLock()
 
@@ -32,7 +33,17 @@ class HandleTable:
             handle = self._next
             self._next += 4
             self._objects[handle] = object
+            if inheritable:
+                self._inheritable.add(handle)
             return handle
+
+    def objects(self) -> list[Any]:
+        """Everything that a handle is open for, as often as handles are."""
+        return list(self._objects.values())
+
+    def inheritable(self) -> dict[int, Any]:
+        """What a child gets under the same numbers."""
+        return {handle: self._objects[handle] for handle in sorted(self._inheritable) if handle in self._objects}
 
     def get(self, handle: int) -> Any:
         """The object, or None."""
@@ -40,4 +51,5 @@ class HandleTable:
 
     def close(self, handle: int) -> bool:
         """Whether it was one."""
+        self._inheritable.discard(handle)
         return self._objects.pop(handle, None) is not None

@@ -1,0 +1,168 @@
+"""Files under other names: moving, copying, deleting, links."""
+
+import os
+import shutil
+from typing import Final
+
+from virtus.personalities.win32 import errors, paths
+from virtus.personalities.win32.process import Thread
+from virtus.personalities.win32.table import api
+from virtus.personalities.win32.text import ANSI, WIDE, Text
+
+REPLACE_EXISTING, COPY_ALLOWED, DELAY = 1, 2, 4
+FAIL_IF_EXISTS: Final = 1
+SYMLINK_DIRECTORY: Final = 1
+
+
+def _path(thread: Thread, text: Text, name: int) -> str:
+    return paths.to_host(thread.process, text.read(thread.memory, name))
+
+
+def _delete(thread: Thread, text: Text, name: int) -> int:
+    path = ""
+    try:
+        path = _path(thread, text, name)
+        if not os.path.islink(path) and not os.lstat(path).st_mode & 0o222:
+            return thread.fail(errors.ERROR_ACCESS_DENIED)  # read-only files are not deleted
+        os.unlink(path)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    except IsADirectoryError:
+        return thread.fail(errors.ERROR_ACCESS_DENIED)
+    except OSError as error:
+        return thread.fail(paths.error_of(error, path))
+    return 1
+
+
+@api("BOOL DeleteFileW(LPCWSTR name)", "kernel32", "kernelbase")
+def delete_file_w(thread: Thread, name: int) -> int:
+    """Delete a file."""
+    return _delete(thread, WIDE, name)
+
+
+@api("BOOL DeleteFileA(LPCSTR name)", "kernel32", "kernelbase")
+def delete_file_a(thread: Thread, name: int) -> int:
+    """Delete a file."""
+    return _delete(thread, ANSI, name)
+
+
+def _move(thread: Thread, text: Text, source: int, target: int, flags: int) -> int:
+    old = ""
+    try:
+        old = _path(thread, text, source)
+        if not target:
+            return thread.fail(errors.ERROR_NOT_SUPPORTED)  # deletion at the next boot
+        name = text.read(thread.memory, target)
+        new = paths.to_host(thread.process, name)
+        if os.path.lexists(new):
+            wanted = os.path.basename(paths.absolute(thread.process, name).replace("\\", "/").rstrip("/"))
+            if os.path.samefile(old, new) and os.path.basename(new) != wanted:
+                new = os.path.join(os.path.dirname(new), wanted)  # only the case changes
+            elif not flags & REPLACE_EXISTING:
+                return thread.fail(errors.ERROR_ALREADY_EXISTS)
+            elif os.path.isdir(new) and not os.path.islink(new):
+                return thread.fail(errors.ERROR_ACCESS_DENIED)
+        try:
+            os.rename(old, new)
+        except OSError as error:
+            if error.errno != 18 or not flags & COPY_ALLOWED:  # EXDEV
+                raise
+            shutil.copy2(old, new)
+            os.unlink(old)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    except OSError as error:
+        return thread.fail(paths.error_of(error, old))
+    return 1
+
+
+@api("BOOL MoveFileExW(LPCWSTR source, LPCWSTR target, DWORD flags)", "kernel32", "kernelbase")
+def move_file_ex_w(thread: Thread, source: int, target: int, flags: int) -> int:
+    """Another name, perhaps in place of a file."""
+    return _move(thread, WIDE, source, target, flags)
+
+
+@api("BOOL MoveFileExA(LPCSTR source, LPCSTR target, DWORD flags)", "kernel32", "kernelbase")
+def move_file_ex_a(thread: Thread, source: int, target: int, flags: int) -> int:
+    """Another name, perhaps in place of a file."""
+    return _move(thread, ANSI, source, target, flags)
+
+
+@api("BOOL MoveFileW(LPCWSTR source, LPCWSTR target)", "kernel32", "kernelbase")
+def move_file_w(thread: Thread, source: int, target: int) -> int:
+    """Another name."""
+    return _move(thread, WIDE, source, target, COPY_ALLOWED)
+
+
+@api("BOOL MoveFileA(LPCSTR source, LPCSTR target)", "kernel32", "kernelbase")
+def move_file_a(thread: Thread, source: int, target: int) -> int:
+    """Another name."""
+    return _move(thread, ANSI, source, target, COPY_ALLOWED)
+
+
+def _copy(thread: Thread, text: Text, source: int, target: int, flags: int) -> int:
+    old = ""
+    try:
+        old, new = _path(thread, text, source), _path(thread, text, target)
+        if flags & FAIL_IF_EXISTS and os.path.lexists(new):
+            return thread.fail(errors.ERROR_FILE_EXISTS)
+        if os.path.isdir(old) or os.path.isdir(new):
+            return thread.fail(errors.ERROR_ACCESS_DENIED)
+        shutil.copyfile(old, new)
+        shutil.copystat(old, new)
+    except shutil.SameFileError:
+        return thread.fail(errors.ERROR_SHARING_VIOLATION)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    except OSError as error:
+        return thread.fail(paths.error_of(error, old))
+    return 1
+
+
+@api("BOOL CopyFileW(LPCWSTR source, LPCWSTR target, BOOL fail_if_exists)", "kernel32", "kernelbase")
+def copy_file_w(thread: Thread, source: int, target: int, fail_if_exists: int) -> int:
+    """A copy with its times."""
+    return _copy(thread, WIDE, source, target, int(bool(fail_if_exists)))
+
+
+@api("BOOL CopyFileA(LPCSTR source, LPCSTR target, BOOL fail_if_exists)", "kernel32", "kernelbase")
+def copy_file_a(thread: Thread, source: int, target: int, fail_if_exists: int) -> int:
+    """A copy with its times."""
+    return _copy(thread, ANSI, source, target, int(bool(fail_if_exists)))
+
+
+@api("BOOL CopyFileExW(LPCWSTR source, LPCWSTR target, LPVOID progress, LPVOID data, BOOL* cancel, DWORD flags)",
+     "kernel32", "kernelbase", note="progress is not told")  # fmt: skip
+def copy_file_ex_w(thread: Thread, source: int, target: int, progress: int, data: int, cancel: int, flags: int) -> int:
+    """A copy with its times."""
+    return _copy(thread, WIDE, source, target, flags)
+
+
+@api("BOOL CreateHardLinkW(LPCWSTR name, LPCWSTR existing, LPVOID security)", "kernel32", "kernelbase")
+def create_hard_link_w(thread: Thread, name: int, existing: int, security: int) -> int:
+    """Another name of a file."""
+    new = ""
+    try:
+        new = _path(thread, WIDE, name)
+        os.link(_path(thread, WIDE, existing), new)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    except OSError as error:
+        return thread.fail(paths.error_of(error, new))
+    return 1
+
+
+@api("BOOLEAN CreateSymbolicLinkW(LPCWSTR name, LPCWSTR target, DWORD flags)", "kernel32", "kernelbase")
+def create_symbolic_link_w(thread: Thread, name: int, target: int, flags: int) -> int:
+    """A symbolic link; one to a relative path stays relative."""
+    new = ""
+    try:
+        new = _path(thread, WIDE, name)
+        word = WIDE.read(thread.memory, target)
+        relative = not word.startswith("\\") and word[1:2] != ":"
+        os.symlink(word.replace("\\", "/") if relative else paths.to_host(thread.process, word), new)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    except OSError as error:
+        return thread.fail(paths.error_of(error, new))
+    return 1
