@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from virtus.personalities.win32.guest import AccessViolation, Memory
+from virtus.personalities.win32.guest import AccessViolation, Memory, Registers
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.table import FUNCTIONS, cut
 
@@ -188,6 +188,15 @@ class FakeEngine:
                     return False
                 self.condition.wait(left)
             return True
+
+    def call_on(self, stack: int, address: int, *arguments: int) -> int:
+        return self.functions[address](*arguments)
+
+    def context(self) -> Registers:
+        raise NotImplementedError("no registers here")
+
+    def continue_at(self, general: list[int], vectors: bytes, mxcsr: int) -> NoReturn:
+        raise NotImplementedError("no registers here")
 
     def wake(self) -> None:
         with self.condition:

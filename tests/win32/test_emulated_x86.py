@@ -32,7 +32,9 @@ class Program:
         self.faults: list[CpuFault] = []
         self.contexts: list[CpuContext] = []
         self.seen: list[tuple[int, ...]] = []
-        self.engine = EmulatedX86(lambda address, write: Violation(address), self.lookup, self.fault, self.ended)
+        self.engine = EmulatedX86(
+            lambda address, write: Violation(address), self.lookup, self.fault, self.ended, self.failed
+        )
         self.memory = self.engine.memory
         self.engine.make_stack(1 << 16)
         self.code = self.memory.map(0, PAGE, READ | EXECUTE)
@@ -58,6 +60,9 @@ class Program:
 
     def ended(self, status: int) -> None:
         raise AssertionError(status)
+
+    def failed(self, error: BaseException) -> None:
+        raise AssertionError from error
 
     def place(self, code: str) -> int:
         """Code for the guest; its address."""
@@ -208,8 +213,7 @@ def test_continuing_further_out_unwinds_our_frames(program: Program) -> None:
         return 0
 
     def jump(_frame: int) -> int:
-        program.engine.continue_at(saved[0])
-        return 0
+        program.engine.continue_at(saved[0].general, saved[0].vectors, saved[0].mxcsr)
 
     def caller(address: int) -> int:
         return program.place("4883ec28 48b8" + struct.pack("<Q", address).hex() + "ffd0 4883c428 c3")

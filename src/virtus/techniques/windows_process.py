@@ -8,17 +8,27 @@ import importlib
 import os
 import pkgutil
 import sys
+import traceback
+from collections.abc import Callable
 from typing import Final
 
 from virtus.errors import VirtusError
 from virtus.personalities import win32
-from virtus.personalities.win32 import crash, marshalling, startup
+from virtus.personalities.win32 import crash, exceptions, marshalling, startup
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd
 from virtus.personalities.win32.table import FUNCTIONS
 
+FAST_FAIL: Final = 0x29
+"""The vector of __fastfail (Microsoft: __fastfail): the end, and nobody is asked."""
+BROKEN_STATUS: Final = 70
+"""EX_SOFTWARE: a mistake of our own."""
 UNIMPLEMENTED_STATUS: Final = 98
 """The exit status of a program that has called a function which is not there."""
+
+
+TRACE: Final = "VIRTUS_API_TRACE"
+"""Names a file that is told of every call, for whoever looks into a program."""
 
 
 def load_functions() -> None:
@@ -36,19 +46,42 @@ def end(process: Process, status: int) -> None:
     os._exit(crash.shell_status(status))
 
 
-def run_emulated(program: str, arguments: list[str]) -> None:
-    """Run a program on the emulated processor. Does not return."""
+def run_emulated(program: str, arguments: list[str], trace: Callable[[str], object] | None = None) -> None:
+    """Run a program on the emulated processor; `trace` is told of its calls. Does not return."""
+    from virtus.vcpus.emulated_x86.callbacks import MEMORY_FETCH, MEMORY_WRITE
     from virtus.vcpus.emulated_x86.engine import CpuContext, CpuFault, EmulatedX86, Entry
 
     def lookup(dll: str, name: str) -> Entry | None:
         function = FUNCTIONS.get(name)
-        return None if function is None else marshalling.entry(function, engine.memory, lambda: process.current, engine)
+        if function is None:
+            return None
+        call = marshalling.entry(function, engine.memory, lambda: process.current, engine)
+        return guarded(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
+
+    def guarded(call: Callable[[int], int]) -> Callable[[int], int]:
+        def guard(frame: int) -> int:
+            try:
+                return call(frame)
+            except AccessViolation as bad:
+                exceptions.raise_here(process.current, crash.STATUS_ACCESS_VIOLATION, 0, (int(bad.write), bad.address))
+                raise AssertionError from bad
+
+        return guard
 
     def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
-        words = crash.words(process, fault.vector, fault.page, fault.kind, context.general)
-        sys.stderr.write(words)
-        end(process, crash.code(fault.vector))
-        raise AssertionError
+        code = crash.code(fault.vector)
+        if fault.vector == FAST_FAIL:
+            sys.stderr.write(crash.exception_words(process, code, (), context.general))
+            raise ProcessEnd(code)
+        access = {MEMORY_WRITE: 1, MEMORY_FETCH: 8}.get(fault.kind, 0)
+        parameters = (access, fault.page) if fault.vector < 0 else ()
+        exceptions.dispatch(process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
+
+    def failed(error: BaseException) -> None:
+        if isinstance(error, ProcessEnd):
+            end(process, error.status)
+        traceback.print_exception(error)
+        end(process, BROKEN_STATUS)
 
     def missing(dll: str, name: str) -> int:
         def called(frame: int) -> int:
@@ -59,8 +92,9 @@ def run_emulated(program: str, arguments: list[str]) -> None:
         return engine.entry_point(called)
 
     engine = EmulatedX86(
-        lambda address, write: AccessViolation(address, write=write), lookup, fault, lambda status: end(process, status)
-    )
+        lambda address, write: AccessViolation(address, write=write), lookup, fault,
+        lambda status: end(process, status), failed,
+    )  # fmt: skip
     process = Process(engine)
     load_functions()
     main = startup.prepare(process, program, arguments, os.environ, startup.EMULATED_FEATURES, missing)
@@ -76,8 +110,12 @@ def run_emulated(program: str, arguments: list[str]) -> None:
 
 def main(words: list[str]) -> None:
     """See above. Errors of the user's are one line."""
+    trace = None
+    if TRACE in os.environ:
+        stream = open(os.environ.pop(TRACE), "w", buffering=1, encoding="utf-8", errors="replace")
+        trace = stream.write
     try:
-        run_emulated(words[1], words[2:])
+        run_emulated(words[1], words[2:], trace)
     except VirtusError as error:
         sys.stderr.write(f"virtus: {error}\n")
         os._exit(error.exit_status)

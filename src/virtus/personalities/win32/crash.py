@@ -8,7 +8,7 @@ from virtus.personalities.win32.process import Process
 STATUS_ACCESS_VIOLATION: Final = 0xC0000005
 CODES: Final = {
     0: 0xC0000094, 1: 0x80000004, 3: 0x80000003, 4: 0xC0000095, 5: 0xC000008C, 6: 0xC000001D, 13: 0xC0000096,
-    16: 0xC0000090, 17: 0x80000002, 19: 0xC000008E,
+    0x29: 0xC0000409, 0x2C: 0xC0000420, 16: 0xC0000090, 17: 0x80000002, 19: 0xC000008E,
 }  # fmt: skip
 """Windows' codes of the processor's exceptions (ntstatus.h), by vector."""
 SIGNALS: Final = {
@@ -18,7 +18,6 @@ SIGNALS: Final = {
 """Exit codes of programs that ended through an exception, as the signal that ends a Linux program so."""
 NAMES: Final = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)), "RIP")
 RIP: Final = 16
-WRITE, FETCH = 17, 18
 
 
 def code(vector: int) -> int:
@@ -40,13 +39,12 @@ def place(process: Process, address: int) -> str:
     return f"{module.name}+{address - module.base:#x}" if module is not None else f"{address:#x}"
 
 
-def words(process: Process, vector: int, page: int, kind: int, general: list[int]) -> str:
-    """A report on a fault: what, where, and the registers."""
-    number = code(vector)
-    what = f"exception {number:#010x}"
-    if vector < 0:
-        access = {WRITE: "writing", FETCH: "executing"}.get(kind, "reading")
-        what += f" ({access} in page {page:#x})"
+def exception_words(process: Process, code: int, parameters: tuple[int, ...], general: list[int]) -> str:
+    """A report on an exception that nobody took: what, where, and the registers."""
+    what = f"exception {code:#010x}"
+    if code == STATUS_ACCESS_VIOLATION and len(parameters) >= 2:
+        access = {0: "reading", 1: "writing"}.get(parameters[0], "executing")
+        what += f" ({access} {parameters[1]:#x})"
     lines = [f"virtus: the program ended with {what} at {place(process, general[RIP])}"]
     for first in range(0, len(NAMES), 4):
         named = zip(NAMES[first : first + 4], general[first : first + 4], strict=False)

@@ -86,6 +86,14 @@ class AccessViolation(Exception):
         self.address, self.write = address, write
 
 
+class Registers(Protocol):
+    """A thread's registers: `general` by the processor's numbers, RIP and the flags; sixteen `vectors` in a row."""
+
+    general: list[int]
+    vectors: bytes
+    mxcsr: int
+
+
 class Engine(Protocol):
     """Who runs the instructions of one Windows process."""
 
@@ -103,6 +111,10 @@ class Engine(Protocol):
 
     def call(self, address: int, *arguments: int) -> int:
         """Run a guest function to its return on the current thread, and give its result (RAX)."""
+        ...
+
+    def call_on(self, stack: int, address: int, *arguments: int) -> int:
+        """The same with the stack from there downwards, below what is in use."""
         ...
 
     def start_thread(self, body: Callable[[], None], stack_size: int) -> None:
@@ -127,6 +139,14 @@ class Engine(Protocol):
 
     def wake(self) -> None:
         """What somebody waits for may have become true; may be called from any thread."""
+        ...
+
+    def context(self) -> Registers:
+        """The registers of the current guest thread, where it called the function that asks."""
+        ...
+
+    def continue_at(self, general: list[int], vectors: bytes, mxcsr: int) -> NoReturn:
+        """Go on with these registers and never return: our frames between here and there on the stack are unwound."""
         ...
 
     def exit(self, status: int) -> None:

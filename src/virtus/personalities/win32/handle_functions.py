@@ -27,8 +27,9 @@ def close(thread: Thread, handle: int) -> bool:
     found = thread.process.handles.get(handle)
     if found is None or not thread.process.handles.close(handle):
         return False
-    if isinstance(found, File):
-        found.closed()
+    closed = getattr(found, "closed", None)
+    if closed is not None:
+        closed()
     return True
 
 
@@ -60,8 +61,9 @@ def duplicate_handle(
         found = thread.process
     if found is None:
         return thread.fail(errors.ERROR_INVALID_HANDLE)
-    if isinstance(found, File):
-        found.opened()
+    opened = getattr(found, "opened", None)
+    if opened is not None:
+        opened()
     if target:
         thread.memory.set_u64(target, thread.process.handles.add(found, inheritable=bool(inherit)))
     if options & DUPLICATE_CLOSE_SOURCE:

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from virtus.personalities.win32.guest import Memory
 from virtus.personalities.win32.process import Thread
-from virtus.personalities.win32.table import Function, Type
+from virtus.personalities.win32.table import Function, Type, cut
 
 SLOT: Final = 8
 IN_REGISTERS: Final = 4
@@ -84,3 +84,28 @@ def _floating(
         return int(result or 0) & 0xFFFF_FFFF_FFFF_FFFF
 
     return call
+
+
+def traced(
+    function: Function, memory: Memory, call: Callable[[int], int], write: Callable[[str], object]
+) -> Callable[[int], int]:
+    """The same callable, which tells of every call: its arguments, its result, and the last error where it set one."""
+    size = len(function.parameters)
+
+    def tell(frame: int) -> int:
+        words = struct.unpack(f"<{size}Q", memory.read(frame, SLOT * size))
+        shown = ", ".join(
+            f"{parameter.name}={_shown(parameter.type, word)}"
+            for parameter, word in zip(function.parameters, words, strict=True)
+        )
+        write(f"{function.name}({shown})\n")
+        result = call(frame)
+        write(f"  {function.name} = {result:#x}\n")
+        return result
+
+    return tell
+
+
+def _shown(type: Type, word: int) -> str:
+    value = cut(type, word) if type.size and not type.floating else word
+    return hex(value) if type.pointer or abs(value) > 9999 else str(value)

@@ -16,9 +16,25 @@ from virtus.errors import GuestNotRunnable
 from virtus.guests import pe
 from virtus.personalities.win32.guest import Engine, Memory
 from virtus.personalities.win32.ordinals import named
+from virtus.personalities.win32.regions import (
+    PAGE_EXECUTE_READ,
+    PAGE_EXECUTE_READWRITE,
+    PAGE_EXECUTE_WRITECOPY,
+    PAGE_NOACCESS,
+    PAGE_READONLY,
+    PAGE_READWRITE,
+    Kind,
+    Region,
+    Regions,
+)  # fmt: skip
 from virtus.personalities.win32.table import FUNCTIONS
 
 READ, WRITE = 1, 2
+PROTECTIONS: Final = {
+    0: PAGE_NOACCESS, 1: PAGE_READONLY, 3: PAGE_READWRITE, 4: PAGE_EXECUTE_READ, 5: PAGE_EXECUTE_READ,
+    7: PAGE_EXECUTE_READWRITE,
+}  # fmt: skip
+"""Windows' protections by Linux's rights."""
 PAGE: Final = 4096
 WINE_LIBRARIES: Final = (
     "/usr/lib/x86_64-linux-gnu/wine/x86_64-windows",
@@ -73,8 +89,9 @@ class Modules:
     `missing(dll, name)` gives the guest address to store for a function that nobody has.
     """
 
-    def __init__(self, engine: Engine, missing: Callable[[str, str], int]) -> None:
+    def __init__(self, engine: Engine, missing: Callable[[str, str], int], regions: Regions) -> None:
         self._engine = engine
+        self._regions = regions
         self._memory: Memory = engine.memory
         self._missing = missing
         self._by_name: dict[str, Module] = {}
@@ -205,6 +222,13 @@ class Modules:
             self._memory.set_u64(base + place, value & 0xFFFF_FFFF_FFFF_FFFF)
 
     def _protect(self, image: pe.Image, base: int) -> None:
+        region = self._regions.add(Region(base, -(-image.size // PAGE) * PAGE, Kind.IMAGE, PAGE_EXECUTE_WRITECOPY))
+        region.set(base, region.end, PAGE_READONLY)
+        for section in image.sections:
+            start = base + section.address
+            extent = -(-max(section.size, section.file_size) // PAGE) * PAGE
+            if extent:
+                region.set(start, min(start + extent, region.end), PROTECTIONS[section.rights])
         self._memory.protect(base, max(image.headers_size, 1), READ)
         for section in image.sections:
             extent = max(section.size, section.file_size)

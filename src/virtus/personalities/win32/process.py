@@ -39,6 +39,7 @@ class Process:
         self.streams: tuple[int, ...] = (0, 0, 0)
         """Handles of standard input, output and error output."""
         self.threads: dict[int, Thread] = {}
+        self.ending = False
         self.at_exit: list[Callable[[], None]] = []
         """What must happen before the process ends, such as writing out what is buffered."""
         self._current = threading.local()

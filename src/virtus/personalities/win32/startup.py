@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtus.personalities.win32 import environment as variables
-from virtus.personalities.win32 import heaps, process_blocks
+from virtus.personalities.win32 import heaps, process_blocks, virtual_memory
 from virtus.personalities.win32.command_line import join
+from virtus.personalities.win32.handle_functions import standard_streams
 from virtus.personalities.win32.modules import Module, Modules
 from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.regions import PAGE_READWRITE, Kind, Region
 
 DLL_PROCESS_ATTACH, DLL_THREAD_ATTACH, DLL_THREAD_DETACH, DLL_PROCESS_DETACH = 1, 2, 3, 0
 EMULATED_FEATURES: Final = (process_blocks.SSSE3, process_blocks.SSE41, process_blocks.SSE42)
@@ -48,10 +50,11 @@ def prepare(
     """Load a program with its libraries and lay out what it reads of itself. Raises GuestNotRunnable."""
     memory = process.memory
     process_blocks.make_shared_data(memory, features)
-    process.modules = Modules(process.engine, missing)
+    process.modules = Modules(process.engine, missing, virtual_memory.regions(process))
     process.environment = windows_environment(host_environment)
     process.command_line = join([windows_path(program), *arguments])
     process.directory = windows_path(os.getcwd())
+    process.streams = standard_streams(process)
     main = process.modules.map(os.path.abspath(program))
     process.peb = process_blocks.make_peb(
         memory, main.base, windows_path(main.path), process.command_line, process.directory,
@@ -64,6 +67,10 @@ def prepare(
 def adopt(process: Process, stack: tuple[int, int]) -> Thread:
     """Make the calling guest thread one of the process: its block and its TLS."""
     ident = process.new_ident()
+    low, high = stack
+    region = Region(low, high - low, Kind.PRIVATE, PAGE_READWRITE)
+    region.set(low, high, PAGE_READWRITE)
+    virtual_memory.regions(process).add(region)
     teb = process_blocks.make_teb(process.memory, process.peb, stack, process.ident, ident)
     process.engine.set_teb(teb)
     thread = Thread(process, teb, ident)

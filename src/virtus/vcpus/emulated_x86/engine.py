@@ -25,6 +25,7 @@ MXCSR_AT_START: Final = 0x1F80
 """Rounding to nearest, all exceptions masked (Microsoft: x64 calling convention, MxCsr)."""
 FLAGS_AT_START: Final = 0x202
 INVALID_OPCODE: Final = 6
+BREAKPOINT: Final = 3
 
 Entry = Callable[[int], int]
 """One of our functions: gets the guest address where its arguments lie in a row; gives RAX."""
@@ -71,7 +72,8 @@ class ThreadEnd(BaseException):
 class EmulatedX86:
     """An engine: see `Engine` of the personality win32, which this follows.
 
-    `lookup(dll, name)` gives one of our functions, or None; `fault(fault, context)` gives the context to go on with.
+    `lookup(dll, name)` gives one of our functions, or None; `fault(fault, context)` gives the context to go on with, or
+    goes on itself. `failed` is told what a guest thread's body raised.
     """
 
     cooperative = True
@@ -82,12 +84,13 @@ class EmulatedX86:
         lookup: Callable[[str, str], Entry | None],
         fault: Callable[[CpuFault, CpuContext], CpuContext],
         ended: Callable[[int], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self.memory = AddressSpace(violation)
         self._unicorn = Unicorn()
         self._unicorn.map_host(0, SPACE, self.memory.base)
         self._callbacks = Callbacks(self._unicorn, self.memory)
-        self._lookup, self._fault, self._ended = lookup, fault, ended
+        self._lookup, self._fault, self._ended, self._failed = lookup, fault, ended, failed
         self._entries: list[Entry] = []
         self._addresses: dict[tuple[str, str], int | None] = {}
         self._stubs = self.memory.map(0, STUB_BYTES, READ | WRITE)
@@ -132,10 +135,17 @@ class EmulatedX86:
 
     def call(self, address: int, *arguments: int) -> int:
         """Run a guest function to its return on the current thread, and give its result (RAX)."""
+        self._unicorn.load(self._brief)
+        outer: int = self._brief.words[1] or self.turns.current.high - STACK_START
+        return self._call(outer, outer, address, arguments)
+
+    def call_on(self, stack: int, address: int, *arguments: int) -> int:
+        """The same with the stack from there downwards, below what is in use."""
+        self._unicorn.load(self._brief)
+        return self._call(self._brief.words[1], stack, address, arguments)
+
+    def _call(self, before: int, outer: int, address: int, arguments: tuple[int, ...]) -> int:
         unicorn = self._unicorn
-        thread = self.turns.current
-        unicorn.load(self._brief)
-        outer = self._brief.words[1] or thread.high - STACK_START
         room = max(len(arguments), 4) * 8
         stack = (outer - room - 0x20 & -16) - 8  # RSP is 8 off a multiple of 16 where a function begins
         memory = self.memory
@@ -149,9 +159,13 @@ class EmulatedX86:
         unicorn.store(self._arguments)
         self._run(address, stack)
         result: int = self._brief.words[2]
-        self._arguments.words[4] = outer
+        self._arguments.words[4] = before
         unicorn.store(self._arguments)
         return result
+
+    def end_thread(self) -> NoReturn:
+        """Leave the body of the current guest thread at once, through all calls in it, ours and the guest's."""
+        raise ThreadEnd
 
     def make_stack(self, size: int) -> None:
         """Give the current guest thread a stack of that many bytes, with a page below that cannot be used."""
@@ -185,6 +199,8 @@ class EmulatedX86:
                 body()
             except ThreadEnd:
                 pass
+            except BaseException as error:  # of ours, or the end of the process: nobody above would see it
+                self._failed(error)
             finally:
                 self.memory.unmap(thread.low - PAGE, thread.high - thread.low + PAGE)
                 self._unicorn.free_context(thread.context)
@@ -192,10 +208,6 @@ class EmulatedX86:
         thread = GuestThread(self._unicorn.new_context())
         self._unicorn.save(thread.context)  # something to restore at its first turn
         self.turns.start(thread, run, HOST_STACK)
-
-    def end_thread(self) -> NoReturn:
-        """Leave the body of the current guest thread at once, through all calls in it."""
-        raise ThreadEnd
 
     def wait(self, ready: Callable[[], bool], deadline_ns: int | None) -> bool:
         """Until `ready` or the deadline (monotonic clock) has passed; whether it was `ready`. Others run meanwhile."""
@@ -218,9 +230,9 @@ class EmulatedX86:
         general = self._general.words.tolist()
         return CpuContext(general, bytes(self._vectors.words.cast("B")), self._mxcsr.words[0] & 0xFFFFFFFF)
 
-    def continue_at(self, context: CpuContext) -> None:
-        """Go on there and never return: our frames between here and there on this thread's stack are unwound."""
-        raise _GoOn(context)
+    def continue_at(self, general: list[int], vectors: bytes, mxcsr: int) -> NoReturn:
+        """Go on with these registers and never return: our frames between here and there on the stack are unwound."""
+        raise _GoOn(CpuContext(general, vectors, mxcsr))
 
     def doubles(self) -> tuple[float, ...]:
         """XMM0 to XMM3 as numbers: the floating-point arguments of the function that was called."""
@@ -291,7 +303,10 @@ class EmulatedX86:
         if error == library.ERROR_INVALID_INSTRUCTION:
             vector = INVALID_OPCODE
         page, kind = refused if refused and vector == NO_VECTOR else (0, 0)
-        return self._load(self._fault(CpuFault(vector, page, kind), self.context()))
+        context = self.context()
+        if vector == BREAKPOINT:
+            context.general[RIP] -= 1  # at the instruction, as for faults
+        return self._load(self._fault(CpuFault(vector, page, kind), context))
 
     def _load(self, context: CpuContext) -> int:
         """Set all registers; gives the address to go on at."""

@@ -23,8 +23,9 @@ OK: Final = 0
 ERROR_EXCEPTION: Final = 21
 ERROR_INVALID_INSTRUCTION: Final = 10
 TLB_VIRTUAL: Final = 1
-CPU_NEHALEM: Final = 15
-"""An x86-64 processor up to SSE 4.2: Unicorn has no AVX, and none of its models may claim it."""
+CPU_HASWELL: Final = 19
+"""An x86-64 processor with SSE 4.2 and BMI. Unicorn has no AVX, and its CPUID claims none; of its models, those without
+XSAVE begin with SSE switched off."""
 
 _CTL_CPU_MODEL, _CTL_REMOVE_CACHE, _CTL_FLUSH_TB, _CTL_FLUSH_TLB, _CTL_TLB_TYPE = 7, 9, 10, 11, 12
 _WRITE: Final = 1
@@ -88,7 +89,7 @@ class Unicorn:
         handle = ctypes.c_void_p()
         self._check(library.uc_open(ARCH_X86, MODE_64, ctypes.byref(handle)))
         self.handle: int = handle.value or 0
-        self._control(_CTL_CPU_MODEL, CPU_NEHALEM)
+        self._control(_CTL_CPU_MODEL, CPU_HASWELL)
         self._control(_CTL_TLB_TYPE, TLB_VIRTUAL)
         self._kept: list[Any] = []
 

@@ -1,0 +1,1 @@
+"""jobs. Being written (10:33): part W2."""

@@ -1,0 +1,1 @@
+"""pipes. Being written (10:33): part W2."""

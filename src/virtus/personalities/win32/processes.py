@@ -1,0 +1,1 @@
+"""processes. Being written (10:33): part W2."""

@@ -1,0 +1,1 @@
+"""volumes. Being written (10:33): part W2."""
