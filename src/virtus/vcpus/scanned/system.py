@@ -76,9 +76,9 @@ DR6_FIXED, DR7_FIXED = 0xFFFF_0FF0, 0x400
 DR7_GENERAL_DETECT: Final = 0x2000
 
 
-def read_tsc(state: CpuState) -> int:
-    """The guest's time stamp counter, which counts nanoseconds."""
-    return time.perf_counter_ns() + state.tsc_offset & 0xFFFF_FFFF_FFFF_FFFF
+def read_tsc(offset: int) -> int:
+    """The guest's time stamp counter, which counts nanoseconds; `offset` is CpuState's."""
+    return time.perf_counter_ns() + offset & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def move(ops: Operands) -> Operation:
@@ -446,7 +446,7 @@ def rdmsr(ops: Operands) -> Operation:
 def read_msr(state: CpuState, number: int) -> int:
     """A model-specific register; raises #GP(0)."""
     if number == MSR_TSC:
-        return read_tsc(state)
+        return read_tsc(state.tsc_offset)
     if number == MSR_SYSENTER_CS:
         return state.sysenter_cs
     if number == MSR_SYSENTER_ESP:
@@ -487,7 +487,7 @@ def rdtsc(ops: Operands) -> Operation:
     def operation() -> None:
         if state.cr4 & CR4_TSD and state.cpl:
             raise GuestFault(faults.GP, 0)
-        value = read_tsc(state)
+        value = read_tsc(state.tsc_offset)
         registers[EAX], registers[EDX] = value & MASK32, value >> 32
 
     return operation

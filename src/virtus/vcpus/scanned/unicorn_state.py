@@ -1,0 +1,179 @@
+"""The exchange of an i386 processor's state with Unicorn, hidden parts of segment registers included.
+
+Unicorn's own calls for registers load descriptors anew, which is wrong where a segment register holds what no table has
+(real mode with segments of 4 GiB). So the state goes through a saved context: it is the processor of QEMU 5 in memory,
+whose layout is checked by trying before it is relied upon.
+"""
+
+import struct
+from typing import Final
+
+from virtus.errors import HostLacks
+from virtus.vcpus.scanned import unicorn_engine as names
+from virtus.vcpus.scanned.cpu_state import (
+    ATTRIBUTES,
+    BIG,
+    CR0_PE,
+    CR4_OSFXSR,
+    CS,
+    DF,
+    DS,
+    ES,
+    FLAGS_FIXED,
+    SS,
+    STATUS_FLAGS,
+    VM,
+    CpuState,
+)
+from virtus.vcpus.scanned.unicorn_engine import Engine
+
+# struct CPUX86State of QEMU 5.0 (target/i386/cpu.h) behind the 40 bytes of struct uc_context
+REGISTERS_AT: Final = 40
+EIP_AT: Final = REGISTERS_AT + 16 * 8
+FLAGS: Final = struct.Struct("<QQQQIiII")
+"""eflags without status, cc_dst, cc_src, cc_src2, cc_op, df, hflags, hflags2."""
+FLAGS_AT: Final = EIP_AT + 8
+SEGMENT: Final = struct.Struct("<I4xQII")
+SEGMENTS_AT: Final = FLAGS_AT + FLAGS.size
+LDT_AT: Final = SEGMENTS_AT + 6 * SEGMENT.size
+TR_AT, GDT_AT, IDT_AT = (LDT_AT + index * SEGMENT.size for index in (1, 2, 3))
+CONTROL: Final = struct.Struct("<QQQQQ")
+CONTROL_AT: Final = LDT_AT + 4 * SEGMENT.size
+GENERAL: Final = struct.Struct("<8Q")
+EXCEPTION: Final = struct.Struct("<iiQ")
+"""error_code, exception_is_int, exception_next_eip: in front of the debug registers."""
+CC_OP_EFLAGS: Final = 1
+HF2_GIF: Final = 1
+HF_CS32, HF_SS32, HF_ADDSEG, HF_PE, HF_MP_SHIFT, HF_OSFXSR = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 9, 1 << 22
+HF_CPL: Final = 3
+CR0_MP_EM_TS: Final = 0xE
+ATTRIBUTES_SHIFT: Final = 8
+
+SENTINEL: Final = 0x5A5A_0000
+SYSENTER_NUMBERS: Final = (0x174, 0x175, 0x176)
+
+
+class UnicornState:
+    """Puts a CpuState into a Unicorn processor, and gets it back."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Raises HostLacks where this Unicorn's processor is laid out in another way."""
+        self._engine = engine
+        self._view = engine.context
+        self._find_layout()
+        self._sysenter = (-1, -1, -1)
+        self._control = (-1, -1, -1)
+
+    def _find_layout(self) -> None:
+        engine = self._engine
+        for index, name in enumerate(names.GENERAL):
+            engine.write(name, SENTINEL + index)
+        engine.write(names.EIP, SENTINEL + 8)
+        engine.write(names.EFLAGS, 0xAC7)
+        for index, name in enumerate((names.LDTR, names.TR, names.GDTR, names.IDTR)):
+            engine.write_memory_register(name, SENTINEL >> 16, SENTINEL + 9 + index, 0x1235 + index, 0x8200)
+        engine.write(names.CR2, SENTINEL + 13)
+        for index in (0, 1):
+            engine.write(names.DR0 + index, SENTINEL + 16 + index)
+        engine.save()
+        debug = bytes(self._view).find(struct.pack("<QQ", SENTINEL + 16, SENTINEL + 17))
+        unpack = SEGMENT.unpack_from
+        found = (
+            GENERAL.unpack_from(self._view, REGISTERS_AT),
+            struct.unpack_from("<Q", self._view, EIP_AT),
+            [unpack(self._view, at)[1:3] for at in (LDT_AT, TR_AT, GDT_AT, IDT_AT)],
+            CONTROL.unpack_from(self._view, CONTROL_AT)[2],
+            FLAGS.unpack_from(self._view, FLAGS_AT)[2:6],
+        )
+        wanted = (
+            tuple(SENTINEL + index for index in range(8)),
+            (SENTINEL + 8,),
+            [(SENTINEL + 9 + index, 0x1235 + index) for index in range(4)],
+            SENTINEL + 13,
+            (0xAC7 & STATUS_FLAGS, 0, CC_OP_EFLAGS, 1),
+        )
+        if found != wanted or debug < 0:
+            raise HostLacks(
+                "starting Unicorn", "this version keeps its processor in another way", "install unicorn 2.1"
+            )
+        self._exception_at = debug - EXCEPTION.size
+
+    def put(self, state: CpuState, *, flush: bool) -> None:
+        """Give Unicorn the state; `flush` has it forget what it knows of page tables."""
+        view, eflags, segments = self._view, state.eflags, state.segments
+        GENERAL.pack_into(view, REGISTERS_AT, *state.registers)
+        hidden = state.cpl | (state.cr0 & CR0_MP_EM_TS) << HF_MP_SHIFT - 1
+        if state.cr0 & CR0_PE:
+            hidden |= HF_PE
+        if state.cr4 & CR4_OSFXSR:
+            hidden |= HF_OSFXSR
+        if segments[SS].attributes & BIG:
+            hidden |= HF_SS32
+        if segments[CS].attributes & BIG:
+            hidden |= HF_CS32
+        flat = not (segments[DS].base | segments[ES].base | segments[SS].base)
+        if not (hidden & HF_CS32 and hidden & HF_PE and not eflags & VM and flat):
+            hidden |= HF_ADDSEG
+        struct.pack_into("<Q", view, EIP_AT, state.eip)
+        FLAGS.pack_into(
+            view,
+            FLAGS_AT,
+            eflags & ~(STATUS_FLAGS | DF) | FLAGS_FIXED,
+            0,
+            eflags & STATUS_FLAGS,
+            0,
+            CC_OP_EFLAGS,
+            -1 if eflags & DF else 1,
+            hidden,
+            HF2_GIF,
+        )
+        at = SEGMENTS_AT
+        for segment in (*segments, state.ldtr, state.tr):
+            SEGMENT.pack_into(
+                view, at, segment.selector, segment.base, segment.limit, segment.attributes << ATTRIBUTES_SHIFT
+            )
+            at += SEGMENT.size
+        for table in (state.gdtr, state.idtr):
+            SEGMENT.pack_into(view, at, 0, table.base, table.limit, 0)
+            at += SEGMENT.size
+        CONTROL.pack_into(view, CONTROL_AT, state.cr0, 0, state.cr2, state.cr3, state.cr4)
+        engine = self._engine
+        engine.restore()
+        if flush or self._control != (state.cr0, state.cr3, state.cr4):
+            engine.write(names.CR3, state.cr3)  # QEMU flushes at every write
+        sysenter = state.sysenter_cs, state.sysenter_esp, state.sysenter_eip
+        if sysenter != self._sysenter:
+            for name, value in zip(SYSENTER_NUMBERS, sysenter, strict=True):
+                engine.write_model_register(name, value)
+            self._sysenter = sysenter
+
+    def get(self, state: CpuState) -> None:
+        """Take the state from Unicorn; `halted` and `interrupt_shadow` are not there."""
+        engine, view = self._engine, self._view
+        engine.save()
+        state.registers[:] = GENERAL.unpack_from(view, REGISTERS_AT)
+        state.eip = struct.unpack_from("<Q", view, EIP_AT)[0] & 0xFFFF_FFFF
+        state.eflags = engine.read(names.EFLAGS) | FLAGS_FIXED
+        state.cpl = FLAGS.unpack_from(view, FLAGS_AT)[6] & HF_CPL
+        at = SEGMENTS_AT
+        for segment in (*state.segments, state.ldtr, state.tr):
+            selector, base, limit, attributes = SEGMENT.unpack_from(view, at)
+            attributes = attributes >> ATTRIBUTES_SHIFT & ATTRIBUTES
+            if (selector, base, limit, attributes) != segment.values():
+                segment.load(selector & 0xFFFF, base & 0xFFFF_FFFF, limit, attributes)
+            at += SEGMENT.size
+        for table in (state.gdtr, state.idtr):
+            _, table.base, table.limit, _ = SEGMENT.unpack_from(view, at)
+            at += SEGMENT.size
+        state.cr0, _, state.cr2, state.cr3, state.cr4 = CONTROL.unpack_from(view, CONTROL_AT)
+        self._control = state.cr0, state.cr3, state.cr4
+        code, stack, entry = (engine.read_model_register(name) & 0xFFFF_FFFF for name in SYSENTER_NUMBERS)
+        state.sysenter_cs, state.sysenter_esp, state.sysenter_eip = self._sysenter = code, stack, entry
+
+    def exception(self) -> tuple[int, bool]:
+        """Of the exception that Unicorn came out with: the error code, and whether it is a software interrupt.
+
+        After `get`.
+        """
+        code, software, _ = EXCEPTION.unpack_from(self._view, self._exception_at)
+        return code & 0xFFFF_FFFF, bool(software)
