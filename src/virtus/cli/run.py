@@ -19,7 +19,9 @@ EXTRAS = {
     "emulation": (
         "translate", "cards", "printer", "punch", "keyboard", "tapes", "switches", "characters", "interpret", "trace",
         "gdb",
-    )
+    ),
+    "api-wrapper": ("trace",),
+    "api-emulation": ("trace",),
 }  # fmt: skip
 """What techniques take besides a box (GuestSpec.extra)."""
 

@@ -68,5 +68,7 @@ def technique_for(guest: Guest) -> str:
     fits = guest.kind in SYSTEMS or (guest.kind is Kind.PE and guest.machine == "x86-64")
     if fits and needed in registry.names():
         return needed
+    if fits and guest.kind is Kind.PE and "api-emulation" in registry.names():
+        return "api-emulation"
     remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
     raise GuestNotRunnable(doing, what, remedy)

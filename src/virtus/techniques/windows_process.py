@@ -111,9 +111,11 @@ def run_emulated(program: str, arguments: list[str], trace: Callable[[str], obje
 def main(words: list[str]) -> None:
     """See above. Errors of the user's are one line."""
     trace = None
-    if TRACE in os.environ:
-        stream = open(os.environ.pop(TRACE), "w", buffering=1, encoding="utf-8", errors="replace")
-        trace = stream.write
+    named = os.environ.pop(TRACE, None)
+    if named == "-":
+        trace = sys.stderr.write
+    elif named is not None:
+        trace = open(named, "a", buffering=1, encoding="utf-8", errors="replace").write
     try:
         run_emulated(words[1], words[2:], trace)
     except VirtusError as error:

@@ -1,0 +1,83 @@
+"""What the two techniques for Windows programs have in common: the box of `seccomp`, with a process of ours in it.
+
+The process holds engine, personality and program together (`windows_process`). To the box it is a Linux program like
+any other: its files are the overlay's, its calls are filtered, and it dies with the box.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from virtus.errors import GuestNotRunnable, UsageError
+from virtus.guests.identify import Kind
+from virtus.machine.meter import Report
+from virtus.machine.spec import GuestSpec, Volume
+from virtus.techniques import choose
+from virtus.techniques.base import Availability
+from virtus.techniques.seccomp import Seccomp
+
+MODULE: Final = "virtus.techniques.windows_process"
+TRACE, METER = "VIRTUS_API_TRACE", "VIRTUS_API_METER"
+PLACE: Final = "/run/virtus-windows"
+"""Where a directory of the supervisor's is shown inside: what the process counted comes out through it."""
+
+
+def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
+    """Run a Windows program in a box, on the engine of that name, to its end. Raises VirtusError."""
+    guest = choose.guest_of(spec)
+    doing = f"running {spec.argv[0]}"
+    if guest.kind is not Kind.PE:
+        raise GuestNotRunnable(doing, "no Windows program", f"{name} runs programs for Windows")
+    if spec.root.resolve() != Path("/"):
+        raise UsageError(doing, "--root shows another system's files, without the interpreter that this needs")
+    if "gdb" in spec.extra or "translate" in spec.extra:
+        raise UsageError(doing, f"{name} has neither --gdb nor --translate-only", "use --trace to see its calls")
+    environment = dict(os.environ if spec.env is None else spec.env)
+    with tempfile.TemporaryDirectory(prefix="virtus-") as outside:
+        volumes: Sequence[Volume] = (*spec.volumes, Volume(Path(outside), PLACE))
+        trace = spec.extra.get("trace")
+        if trace is not None:
+            environment[TRACE] = f"{PLACE}/trace" if trace not in ("-", "yes") else "-"
+        if meter:
+            environment[METER] = f"{PLACE}/meter"
+        command = [sys.executable, "-P", "-m", MODULE, engine, str(guest.path), *spec.argv[1:]]
+        inside = replace(spec, argv=command, env=environment, volumes=volumes, extra={})
+        report = Seccomp().run(inside, meter=meter)
+        counted = _counted(Path(outside, "meter")) if meter else {}
+        if trace not in (None, "-", "yes"):
+            _keep(Path(outside, "trace"), Path(trace))
+    calls = counted.get("calls", {})
+    return replace(
+        report, technique=name, exits={"API call": sum(calls.values())} if calls else report.exits, calls=calls or report.calls,
+        details=counted.get("details", {}),
+    )  # fmt: skip
+
+
+def _counted(path: Path) -> dict[str, Any]:
+    """What the process wrote: the guest may have written there too, so it is checked; {} for anything else."""
+    try:
+        found = json.loads(path.read_bytes()[: 1 << 22])
+        calls, details = found["calls"], found["details"]
+        numbers = [*calls.items(), *details.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    if all(isinstance(name, str) and isinstance(count, int) for name, count in numbers):
+        return {"calls": calls, "details": details}
+    return {}
+
+
+def _keep(source: Path, target: Path) -> None:
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UsageError("writing --trace", f"{target}: {error.strerror}") from error
+
+
+def probe() -> Availability:
+    """Whether the box can be built here."""
+    return Seccomp().probe()
