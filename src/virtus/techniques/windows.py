@@ -52,10 +52,9 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
         if trace not in (None, "-", "yes"):
             _keep(Path(outside, "trace"), Path(trace))
     calls = counted.get("calls", {})
-    return replace(
-        report, technique=name, exits={"API call": sum(calls.values())} if calls else report.exits, calls=calls or report.calls,
-        details=counted.get("details", {}),
-    )  # fmt: skip
+    if calls:
+        report = replace(report, exits={"API call": sum(calls.values())}, calls=calls)
+    return replace(report, technique=name, details=counted.get("details", {}))
 
 
 def _counted(path: Path) -> dict[str, Any]:
