@@ -27,6 +27,8 @@ UNIMPLEMENTED_STATUS: Final = 98
 """The exit status of a program that has called a function which is not there."""
 
 
+IN_PROCESS: Final = "inprocess"
+"""The first word of the command line for the processor itself."""
 TRACE: Final = "VIRTUS_API_TRACE"
 """Names a file that is told of every call, for whoever looks into a program."""
 
@@ -93,7 +95,7 @@ def run_emulated(program: str, arguments: list[str], trace: Callable[[str], obje
 
     engine = EmulatedX86(
         lambda address, write: AccessViolation(address, write=write), lookup, fault,
-        lambda status: end(process, status), failed,
+        lambda status: end(process, status), failed, every_call=trace is not None,
     )  # fmt: skip
     process = Process(engine)
     load_functions()
@@ -117,6 +119,10 @@ def main(words: list[str]) -> None:
     elif named is not None:
         trace = open(named, "a", buffering=1, encoding="utf-8", errors="replace").write
     try:
+        if words[0] == IN_PROCESS:
+            from virtus.techniques import windows_inprocess
+
+            windows_inprocess.run(words[1], words[2:], trace)
         run_emulated(words[1], words[2:], trace)
     except VirtusError as error:
         sys.stderr.write(f"virtus: {error}\n")

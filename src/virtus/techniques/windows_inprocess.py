@@ -1,0 +1,100 @@
+"""A Windows program on the processor itself: engine `vcpus/inprocess` and personality `win32` joined in this process."""
+
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from virtus.errors import VirtusError
+from virtus.personalities.win32 import crash, exceptions, marshalling, startup
+from virtus.personalities.win32.guest import AccessViolation
+from virtus.personalities.win32.process import Process, ProcessEnd
+from virtus.personalities.win32.table import FUNCTIONS, Function
+from virtus.techniques import windows_process
+from virtus.vcpus.inprocess import HOST_STACK, InProcess
+from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
+
+MAIN_STACK: Final = 8 << 20
+"""Of the host thread that the program's first thread is: our own frames only."""
+
+
+def is_plain(function: Function) -> bool:
+    """Whether all its arguments are integers, and their number is known: then a call needs no marshalling."""
+    floating = function.result.floating or any(parameter.type.floating for parameter in function.parameters)
+    return not floating and not function.variadic
+
+
+def run(program: str, arguments: list[str], trace: Callable[[str], object] | None = None) -> None:
+    """Run a program; `trace` is told of its calls, all of which then reach us. Does not return."""
+    end = windows_process.end
+
+    def lookup(engine: InProcess, dll: str, name: str) -> int | None:
+        function = FUNCTIONS.get(name)
+        if function is None:
+            return None
+        if trace is None and is_plain(function):
+            types = [(parameter.type.size, parameter.type.signed) for parameter in function.parameters]
+            return engine.typed_entry_point(function.implementation, current, types)
+        call = marshalling.entry(function, engine.memory, current, engine)
+        return engine.entry_point(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
+
+    def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
+        code = crash.code(fault.vector)
+        if fault.vector == FAST_FAIL:
+            sys.stderr.write(crash.exception_words(process, code, (), context.general))
+            raise ProcessEnd(code)
+        access = {WRITE: 1, FETCH: 8}.get(fault.kind, 0)
+        parameters = (access, fault.page) if fault.vector < 0 else ()
+        exceptions.dispatch(process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
+
+    def trouble(error: BaseException) -> int:
+        """A function of ours has not returned. Access to bad memory on the guest's behalf is its own exception."""
+        if isinstance(error, AccessViolation):
+            parameters = int(error.write), error.address
+            exceptions.raise_here(process.current, crash.STATUS_ACCESS_VIOLATION, 0, parameters)
+        if not isinstance(error, ProcessEnd):
+            traceback.print_exception(error)
+            end(process, windows_process.BROKEN_STATUS)
+        raise error
+
+    def missing(dll: str, name: str) -> int:
+        def called(frame: int) -> int:
+            sys.stderr.write(crash.unimplemented(process, dll, name, frame))
+            end(process, windows_process.UNIMPLEMENTED_STATUS)
+            raise AssertionError
+
+        return engine.entry_point(called)
+
+    def first_thread() -> None:
+        try:
+            main = startup.prepare(process, program, arguments, os.environ, startup.EMULATED_FEATURES, missing)
+            assert main.image is not None
+            engine.make_stack(main.image.stack_reserve)
+            startup.adopt(process, engine.stack())
+            end(process, startup.run(process, main))
+        except ProcessEnd as ended:
+            end(process, ended.status)
+        except VirtusError as error:
+            sys.stderr.write(f"virtus: {error}\n")
+            os._exit(error.exit_status)
+        except BaseException as error:
+            traceback.print_exception(error)
+            end(process, windows_process.BROKEN_STATUS)
+
+    engine = InProcess(
+        lambda address, write: AccessViolation(address, write=write), lookup, fault,
+        lambda status: end(process, status), trouble,
+    )  # fmt: skip
+    engine.hot = trace is None
+    process = Process(engine)
+    current = process.getter()
+    windows_process.load_functions()
+    before = threading.stack_size(MAIN_STACK)
+    thread = threading.Thread(target=first_thread, daemon=True)
+    thread.start()
+    threading.stack_size(before or HOST_STACK)
+    thread.join()  # here, the host's signals are served meanwhile
+    while True:
+        threading.Event().wait()  # the first thread has ended, others go on
