@@ -21,7 +21,7 @@ MEMORY_FETCH: Final = 18
 # bool fill(uc_engine *rdi, uint64_t address rsi, uc_mem_type kind edx, uc_tlb_entry *entry rcx, void *record r8)
 FILL_CODE: Final = bytes.fromhex(
     "4889f0"  # mov    rax, rsi
-    "48c1e828"  # shr    rax, 40             SPACE
+    "48c1e82a"  # shr    rax, 42             SPACE
     "7528"  # jne    refused
     "4889f0"  # mov    rax, rsi
     "48c1e80c"  # shr    rax, 12

@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 from virtus.vcpus.emulated_x86 import library, stubs
 from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
+from virtus.vcpus.emulated_x86.hot_functions import HOT
 from virtus.vcpus.emulated_x86.library import Registers, Unicorn
 from virtus.vcpus.emulated_x86.memory import EXECUTE, NO_ACCESS, PAGE, READ, SPACE, WRITE, AddressSpace
 from virtus.vcpus.emulated_x86.threads import SLICE_S, GuestThread, Turns
@@ -73,7 +74,8 @@ class EmulatedX86:
     """An engine: see `Engine` of the personality win32, which this follows.
 
     `lookup(dll, name)` gives one of our functions, or None; `fault(fault, context)` gives the context to go on with, or
-    goes on itself. `failed` is told what a guest thread's body raised.
+    goes on itself. `failed` is told what a guest thread's body raised. With `every_call` nothing is guest code that
+    could be a call of ours: for whoever counts or traces.
     """
 
     cooperative = True
@@ -85,6 +87,8 @@ class EmulatedX86:
         fault: Callable[[CpuFault, CpuContext], CpuContext],
         ended: Callable[[int], None],
         failed: Callable[[BaseException], None],
+        *,
+        every_call: bool = False,
     ) -> None:
         self.memory = AddressSpace(violation)
         self._unicorn = Unicorn()
@@ -92,6 +96,7 @@ class EmulatedX86:
         self._callbacks = Callbacks(self._unicorn, self.memory)
         self._lookup, self._fault, self._ended, self._failed = lookup, fault, ended, failed
         self._entries: list[Entry] = []
+        self._every_call = every_call
         self._addresses: dict[tuple[str, str], int | None] = {}
         self._stubs = self.memory.map(0, STUB_BYTES, READ | WRITE)
         self._free = self._stubs
@@ -120,12 +125,13 @@ class EmulatedX86:
         """The guest address of one of our functions; None where there is none."""
         key = dll, name
         if key not in self._addresses:
-            hot = stubs.HOT.get(name)
-            entry = None if hot else self._lookup(dll, name)
-            if hot:
-                self._addresses[key] = self._emit(hot)
+            entry = self._lookup(dll, name)
+            if entry is None:
+                self._addresses[key] = None
             else:
-                self._addresses[key] = None if entry is None else self.entry_point(entry)
+                slow = self.entry_point(entry)
+                hot = None if self._every_call else HOT.get(name)
+                self._addresses[key] = slow if hot is None else self._emit(hot + self._jump(len(hot), slow))
         return self._addresses[key]
 
     def entry_point(self, entry: Entry) -> int:
@@ -332,6 +338,10 @@ class EmulatedX86:
             raise MemoryError("too many functions")
         ctypes.memmove(self.memory.base + address, code, len(code))
         return address
+
+    def _jump(self, at: int, target: int) -> bytes:
+        """A jump, to stand at an offset from where code is emitted next."""
+        return b"\xe9" + (target - (self._free + at + 5)).to_bytes(4, "little", signed=True)
 
     def _code_changed(self, start: int, end: int) -> None:
         if end - start > 1 << 20:

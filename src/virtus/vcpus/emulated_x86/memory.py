@@ -14,16 +14,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 PAGE: Final = 4096
-SPACE: Final = 1 << 40
-"""Bytes of address space. Windows gives a program 2**47; everything that a program is given here lies below 2**40."""
+SPACE: Final = 1 << 42
+"""Bytes of address space. Windows gives a program 2**47; everything that a program is given here lies below 2**42."""
 LOWEST: Final = 0x10000
 """The lowest address of a mapping: Windows gives no program the first 64 KiB (Microsoft: VirtualAlloc)."""
 GRANULARITY: Final = 0x10000
 DEFAULT_START: Final = 0x1_0000_0000
 NO_ACCESS: Final = 0
 READ, WRITE, EXECUTE = mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
-RESERVED: Final = 0x80
-"""In the map of rights: something is mapped there, whatever the rights are."""
 _MAP_FIXED: Final = 0x10
 _MAP_NORESERVE: Final = 0x4000
 _LIMIT: Final = SPACE - GRANULARITY
@@ -224,10 +222,10 @@ class AddressSpace:
         if not 0 <= start <= end <= SPACE:
             raise OSError(errno.ENOMEM, "no such addresses")
         have = bytes(self._rights[start // PAGE : end // PAGE])
-        if not all(have):
+        if not self._whole(start, end):
             raise OSError(errno.ENOMEM, "nothing is mapped there")
         self._set_rights(start, end - start, protection)
-        if any(right & ~(protection | RESERVED) for right in set(have)):
+        if any(right & ~protection for right in set(have)):
             self.rights_reduced()
         if protection & EXECUTE or any(right & EXECUTE for right in set(have)):
             self.code_changed(start, end)
@@ -277,6 +275,16 @@ class AddressSpace:
         index = bisect.bisect_left(self._starts, end) - 1
         return index >= 0 and self._ends[self._starts[index]] > start
 
+    def _whole(self, start: int, end: int) -> bool:
+        """Whether mappings cover it all."""
+        index = bisect.bisect_right(self._starts, start) - 1
+        while start < end:
+            if not 0 <= index < len(self._starts) or not self._starts[index] <= start < self._ends[self._starts[index]]:
+                return False
+            start = self._ends[self._starts[index]]
+            index += 1
+        return True
+
     def _free(self, start: int, size: int) -> int:
         """The first gap of that size from `start` on; 0 for none."""
         index = max(bisect.bisect_right(self._starts, start) - 1, 0)
@@ -292,7 +300,8 @@ class AddressSpace:
         index = bisect.bisect_left(self._starts, address)
         self._starts.insert(index, address)
         self._ends[address] = address + size
-        self._set_rights(address, size, protection)
+        if protection:  # a reservation of a terabyte must not cost a page of the map for each of its own
+            self._set_rights(address, size, protection)
 
     def _leave(self, start: int, end: int) -> None:
         """Take [start, end) out of the list of mappings; what is left of one on either side stays."""
@@ -314,4 +323,4 @@ class AddressSpace:
 
     def _set_rights(self, address: int, size: int, protection: int) -> None:
         pages = size // PAGE
-        self._rights[address // PAGE : address // PAGE + pages] = bytes((protection & 7 | RESERVED,)) * pages
+        self._rights[address // PAGE : address // PAGE + pages] = bytes((protection & 7,)) * pages
