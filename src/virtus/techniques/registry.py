@@ -28,7 +28,7 @@ class Row:
 
 ROWS: Final = (
     Row("emulation", "2.1", "interpreter, translator", "linux, ibm7070", "programs for another processor", "emulation"),
-    Row("api-wrapper", "2.2", "inprocess", "win32", "Windows programs on the processor itself, as WINE"),
+    Row("api-wrapper", "2.2", "inprocess", "win32", "Windows programs on the processor itself, as WINE", "api_wrapper"),
     Row("api-emulation", "2.2", "emulated_x86", "win32", "Windows programs, emulated, as WABI", "api_emulation"),
     Row("uml-tt", "3.1", "traced", "linux", "a kernel in user space behind a tracing process", "uml_tt"),
     Row("uml-skas", "3.2", "ptrace", "linux", "a kernel in user space, in its own address space", "uml_skas"),

@@ -21,6 +21,8 @@ from virtus.techniques import choose
 from virtus.techniques.base import Availability
 from virtus.techniques.seccomp import Seccomp
 
+IN_PROCESS: Final = "inprocess"
+"""The engine that is the processor itself."""
 MODULE: Final = "virtus.techniques.windows_process"
 TRACE, METER = "VIRTUS_API_TRACE", "VIRTUS_API_METER"
 PLACE: Final = "/run/virtus-windows"

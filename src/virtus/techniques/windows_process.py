@@ -28,7 +28,7 @@ UNIMPLEMENTED_STATUS: Final = 98
 
 
 IN_PROCESS: Final = "inprocess"
-"""The first word of the command line for the processor itself."""
+"""The engine that is the processor itself, as `windows.IN_PROCESS`."""
 TRACE: Final = "VIRTUS_API_TRACE"
 """Names a file that is told of every call, for whoever looks into a program."""
 
