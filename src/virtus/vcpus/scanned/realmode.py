@@ -126,19 +126,16 @@ class EmulatedCpu:
 
     def written(self, start: int, size: int) -> None:
         """Physical memory was changed by others: what was made of its code must go."""
-        end = min(start + size, self._ram.size)
-        for page in range(start & -PAGE, end, PAGE):
-            self._tell(page)
+        self._memory.written.update(range(start // PAGE, -(-min(start + size, self._ram.size) // PAGE)))
 
     def _tell_of_writes(self) -> None:
         """Pages that the evaluator has written may hold code that Unicorn has translated."""
-        if self._memory.written:
-            for frame in self._memory.written:
-                self._tell(frame * PAGE)
-            self._memory.written.clear()
-
-    def _tell(self, page: int) -> None:
-        self._engine.code_changed(page, PAGE, self._ram.address + page)
+        written = self._memory.written
+        if written:
+            self._state.address_physically()
+            for frame in written:
+                self._engine.forget_code(frame * PAGE, PAGE)
+            written.clear()
 
     def _after_port(self, state: CpuState) -> Why:
         """IN and OUT are done, but INS is not: what it stored is stored again."""

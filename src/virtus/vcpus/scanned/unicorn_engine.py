@@ -18,8 +18,8 @@ HOOK_INTR, HOOK_INSN, HOOK_CODE = 1, 2, 4
 INS_IN, INS_OUT, INS_CPUID, INS_RDTSC = 218, 500, 113, 608
 OK, ERROR_INVALID_INSTRUCTION = 0, 10
 CPU_QEMU32: Final = 4
-_CTL_CPU_MODEL: Final = 7
-_WRITE, _CTL_ARGUMENTS_SHIFT, _CTL_WRITE_SHIFT = 1, 26, 30
+_SET_CPU_MODEL: Final = 7 | 1 << 26 | 1 << 30  # uc_ctl: what, the number of arguments, and that it is a change
+_REMOVE_CACHE: Final = 9 | 2 << 26 | 1 << 30
 
 # enum uc_x86_reg
 EFLAGS, EIP, CR2, CR3, DR0, IDTR, GDTR, LDTR, TR, MSR = 25, 26, 52, 53, 66, 242, 243, 244, 245, 248
@@ -60,13 +60,11 @@ class Engine:
             move.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._stop = locked.uc_emu_stop
         self._stop.argtypes = [ctypes.c_void_p]
-        self._store = locked.uc_mem_write
-        self._store.argtypes = [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64]
+        self._ctl = locked.uc_ctl
         handle = ctypes.c_void_p()
         self._check(free.uc_open(ARCH_X86, MODE_32, ctypes.byref(handle)))
         self._handle: int = handle.value or 0
-        word = _CTL_CPU_MODEL | 1 << _CTL_ARGUMENTS_SHIFT | _WRITE << _CTL_WRITE_SHIFT
-        self._check(free.uc_ctl(ctypes.c_void_p(self._handle), word, ctypes.c_int(CPU_QEMU32)))
+        self._check(free.uc_ctl(ctypes.c_void_p(self._handle), _SET_CPU_MODEL, ctypes.c_int(CPU_QEMU32)))
         self._buffer = ctypes.create_string_buffer(64)
         self._kept: list[Any] = []  # callbacks live as long as the processor
         context = ctypes.c_void_p()
@@ -184,9 +182,11 @@ class Engine:
         """And back."""
         self._restore(self._handle, self._context)
 
-    def code_changed(self, address: int, size: int, host: int) -> None:
-        """Physical memory has changed: translations of code there are dropped, by storing the same anew."""
-        self._store(self._handle, address, host, size)
+    def forget_code(self, address: int, size: int) -> None:
+        """Drop translations of code at a linear address: it may have changed."""
+        self._ctl(
+            ctypes.c_void_p(self._handle), _REMOVE_CACHE, ctypes.c_uint64(address), ctypes.c_uint64(address + size)
+        )
 
     def close(self) -> None:
         """End it. May be called twice."""

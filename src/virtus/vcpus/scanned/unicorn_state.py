@@ -14,6 +14,7 @@ from virtus.vcpus.scanned.cpu_state import (
     ATTRIBUTES,
     BIG,
     CR0_PE,
+    CR0_PG,
     CR4_OSFXSR,
     CS,
     DF,
@@ -31,7 +32,7 @@ from virtus.vcpus.scanned.unicorn_engine import Engine
 REGISTERS_AT: Final = 40
 EIP_AT: Final = REGISTERS_AT + 16 * 8
 FLAGS: Final = struct.Struct("<QQQQIiII")
-"""eflags without status, cc_dst, cc_src, cc_src2, cc_op, df, hflags, hflags2."""
+"""eflags, cc_dst, cc_src, cc_src2, cc_op, df, hflags, hflags2; between two runs, all flags are in the first."""
 FLAGS_AT: Final = EIP_AT + 8
 SEGMENT: Final = struct.Struct("<I4xQII")
 SEGMENTS_AT: Final = FLAGS_AT + FLAGS.size
@@ -42,6 +43,10 @@ CONTROL_AT: Final = LDT_AT + 4 * SEGMENT.size
 GENERAL: Final = struct.Struct("<8Q")
 EXCEPTION: Final = struct.Struct("<iiQ")
 """error_code, exception_is_int, exception_next_eip: in front of the debug registers."""
+IN_FLIGHT: Final = 8 * 8 + 4 * 8
+"""From the debug registers, over their breakpoints, to the exception that is being delivered; it would make a
+double fault of the next one."""
+NONE_IN_FLIGHT: Final = struct.pack("<i", -1)
 CC_OP_EFLAGS: Final = 1
 HF2_GIF: Final = 1
 HF_CS32, HF_SS32, HF_ADDSEG, HF_PE, HF_MP_SHIFT, HF_OSFXSR = 1 << 4, 1 << 5, 1 << 6, 1 << 7, 9, 1 << 22
@@ -92,7 +97,8 @@ class UnicornState:
             SENTINEL + 13,
             (0xAC7 & STATUS_FLAGS, 0, CC_OP_EFLAGS, 1),
         )
-        if found != wanted or debug < 0:
+        self._in_flight_at = debug + IN_FLIGHT
+        if found != wanted or debug < 0 or self._view[self._in_flight_at :][:4] != NONE_IN_FLIGHT:
             raise HostLacks(
                 "starting Unicorn", "this version keeps its processor in another way", "install unicorn 2.1"
             )
@@ -118,7 +124,7 @@ class UnicornState:
         FLAGS.pack_into(
             view,
             FLAGS_AT,
-            eflags & ~(STATUS_FLAGS | DF) | FLAGS_FIXED,
+            eflags | FLAGS_FIXED,
             0,
             eflags & STATUS_FLAGS,
             0,
@@ -136,6 +142,7 @@ class UnicornState:
         for table in (state.gdtr, state.idtr):
             SEGMENT.pack_into(view, at, 0, table.base, table.limit, 0)
             at += SEGMENT.size
+        view[self._in_flight_at : self._in_flight_at + 4] = NONE_IN_FLIGHT
         CONTROL.pack_into(view, CONTROL_AT, state.cr0, 0, state.cr2, state.cr3, state.cr4)
         engine = self._engine
         engine.restore()
@@ -147,14 +154,23 @@ class UnicornState:
                 engine.write_model_register(name, value)
             self._sysenter = sysenter
 
+    def address_physically(self) -> None:
+        """Until the next `put`, linear addresses are physical ones."""
+        if self._control[0] & CR0_PG:
+            control = CONTROL.unpack_from(self._view, CONTROL_AT)
+            CONTROL.pack_into(self._view, CONTROL_AT, control[0] & ~CR0_PG, *control[1:])
+            self._engine.restore()
+            self._engine.write(names.CR3, 0)
+            self._control = -1, -1, -1  # `put` flushes again
+
     def get(self, state: CpuState) -> None:
         """Take the state from Unicorn; `halted` and `interrupt_shadow` are not there."""
         engine, view = self._engine, self._view
         engine.save()
         state.registers[:] = GENERAL.unpack_from(view, REGISTERS_AT)
         state.eip = struct.unpack_from("<Q", view, EIP_AT)[0] & 0xFFFF_FFFF
-        state.eflags = engine.read(names.EFLAGS) | FLAGS_FIXED
-        state.cpl = FLAGS.unpack_from(view, FLAGS_AT)[6] & HF_CPL
+        flags = FLAGS.unpack_from(view, FLAGS_AT)
+        state.eflags, state.cpl = flags[0] | FLAGS_FIXED, flags[6] & HF_CPL
         at = SEGMENTS_AT
         for segment in (*state.segments, state.ldtr, state.tr):
             selector, base, limit, attributes = SEGMENT.unpack_from(view, at)
