@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.win32.fake_engine import Ended, FakeEngine, call, new_thread, room
+from tests.win32.fake_engine import FakeEngine, call, new_thread, room
 from virtus.personalities.win32 import errors, fibers, local_storage, process_blocks, thread_pool, threads
-from virtus.personalities.win32.process import Thread
+from virtus.personalities.win32.process import ProcessEnd, Thread
 
 INFINITE, TIMEOUT, STILL_ACTIVE = 0xFFFF_FFFF, 0x102, 259
 FAILED = 0xFFFF_FFFF
@@ -56,11 +56,9 @@ def test_a_thread_runs_and_its_result_is_its_exit_code(thread: Thread) -> None:
 
 
 def test_the_last_thread_ends_the_process(thread: Thread) -> None:
-    with pytest.raises(Ended):
+    with pytest.raises(ProcessEnd) as ended:
         call(thread, "ExitThread", 3)
-    engine = thread.engine
-    assert isinstance(engine, FakeEngine)
-    assert engine.status == 3
+    assert ended.value.status == 3
 
 
 def test_another_running_thread_is_not_stopped(thread: Thread) -> None:

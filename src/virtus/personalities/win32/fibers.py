@@ -7,7 +7,7 @@ too, whatever it was doing when it switched.
 from typing import Final
 
 from virtus.personalities.win32 import errors, heaps, local_storage, process_blocks, state, threads
-from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.personalities.win32.table import api
 
 TEB_FIBER_DATA: Final = 0x20
@@ -122,9 +122,12 @@ def _begin(thread: Thread, fiber: Fiber) -> None:
         _arrive(owner, fiber)
         try:
             engine.call(fiber.start, process.memory.u64(fiber.address))
+            threads.forget_stack(process, region)
+            threads.exit_thread(owner, 0)  # a fiber that returns ends its thread
+        except ProcessEnd as ended:
+            engine.exit(ended.status)
         finally:
             threads.forget_stack(process, region)
-        threads.exit_thread(owner, 0)  # a fiber that returns ends its thread
 
     engine.start_thread(run, fiber.stack_size)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from virtus.personalities.win32 import errors, heaps, local_storage, ntstatus, process_blocks, startup, state
 from virtus.personalities.win32.file_time import TICKS_PER_SECOND, from_unix_ns
-from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.personalities.win32.regions import PAGE, PAGE_READWRITE, Kind, Region
 from virtus.personalities.win32.synchronisation import abandon
 from virtus.personalities.win32.table import api
@@ -76,11 +76,14 @@ def new_thread(process: Process, stack_size: int, body: Callable[[Thread], int],
         process.current = thread
         if known.suspended:
             engine.wait(lambda: not known.suspended, None)
-        if hasattr(process, "modules"):
-            templates = [startup.template(process.modules, module) for module in process.modules.tls]
-            process_blocks.make_tls(process.memory, teb, templates)
-            startup.attach(process, startup.DLL_THREAD_ATTACH)
-        exit_thread(thread, body(thread))
+        try:
+            if hasattr(process, "modules"):
+                templates = [startup.template(process.modules, module) for module in process.modules.tls]
+                process_blocks.make_tls(process.memory, teb, templates)
+                startup.attach(process, startup.DLL_THREAD_ATTACH)
+            exit_thread(thread, body(thread))
+        except ProcessEnd as ended:
+            engine.exit(ended.status)
 
     process.engine.start_thread(run, min(stack_size or DEFAULT_STACK, LARGEST_STACK))
     return thread
@@ -108,9 +111,7 @@ def exit_thread(thread: Thread, code: int) -> None:
         process.threads.pop(thread.ident, None)
         last = not process.threads
     if last:
-        for body in process.at_exit:
-            body()
-        engine.exit(code & 0xFFFF_FFFF)
+        raise ProcessEnd(code & 0xFFFF_FFFF)
     ending.code, ending.ended = code & 0xFFFF_FFFF, True
     engine.wake()
     engine.end_thread()
