@@ -12,6 +12,7 @@ from virtus.host.machine_code import MachineCode
 
 PTRACE_TRACEME: Final = 0
 PTRACE_CONT: Final = 7
+PTRACE_SINGLESTEP: Final = 9
 PTRACE_GETREGS: Final = 12
 PTRACE_SETREGS: Final = 13
 PTRACE_SYSCALL: Final = 24
@@ -106,12 +107,13 @@ class Stepper:
 
     RESUME, REQUEST, SIGNAL, SET, WAIT, STATUS, GET, STOPPED = range(8)
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = False) -> None:
+        """With `waits`, other threads of ours run while a tracee does; the crossing is a little slower."""
         self._code = MachineCode(STEP_CODE)
         self._array = (ctypes.c_uint64 * 8)()
         self.block = memoryview(self._array).cast("B").cast("Q")
         self._address = ctypes.addressof(self._array)
-        self._step = self._code.function(ctypes.c_void_p)
+        self._step = self._code.function(ctypes.c_void_p, waits=waits)
 
     def step(self) -> int:
         """Do what the block says; the thread id that stopped or ended, or -errno of wait4."""

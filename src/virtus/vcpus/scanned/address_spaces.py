@@ -1,0 +1,140 @@
+"""The guest's linear address spaces, shadowed in children: which host process has what of the guest mapped where.
+
+Supervisor code runs in one child, user code in one a CR3, which holds nothing but pages that user code may touch. A
+child is a translation lookaside buffer in software: pages come in by faults, and after a CR3 is loaded those that the
+guest's page tables still say the same of are kept (global ones unseen).
+"""
+
+import mmap
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
+from virtus.vcpus.scanned.child import LINEAR_SPACE, Child, Children
+
+READ: Final = mmap.PROT_READ
+WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
+MOST_USERS: Final = 24
+"""User address spaces kept: that of the CR3 not loaded for longest goes first."""
+
+
+class Shadowed(NamedTuple):
+    """A page of a child: what is mapped there, and the page directory and table entries that said so."""
+
+    frame: int
+    protection: int
+    code: bool
+    key: int
+
+
+class AddressSpace:
+    """One child and what is mapped in it."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.pages: dict[int, Shadowed] = {}
+        self.flushable: set[int] = set()
+        """Pages that are not global."""
+        self.by_frame: dict[int, set[int]] = {}
+        self.root = -1
+        """The CR3 that `flushable` was last compared with."""
+        self.checked = -1
+        """The number of the last flush it has seen."""
+
+    def note(self, page: int, shadowed: Shadowed, *, flushable: bool) -> None:
+        """Remember what was mapped at a linear page, by number."""
+        old = self.pages.get(page)
+        if old is not None and old.frame != shadowed.frame:
+            self._forget_frame(page, old.frame)
+        self.pages[page] = shadowed
+        self.by_frame.setdefault(shadowed.frame, set()).add(page)
+        if flushable:
+            self.flushable.add(page)
+        else:
+            self.flushable.discard(page)
+
+    def _forget_frame(self, page: int, frame: int) -> None:
+        users = self.by_frame[frame]
+        users.discard(page)
+        if not users:
+            del self.by_frame[frame]
+
+    def unmap(self, page: int) -> None:
+        """Take one page out, if it is there."""
+        if page in self.pages:
+            self.child.unmap(page << FRAME_SHIFT, PAGE)
+            self.forget(page)
+
+    def forget(self, page: int) -> None:
+        """It is no longer mapped."""
+        old = self.pages.pop(page)
+        self.flushable.discard(page)
+        self._forget_frame(page, old.frame)
+
+    def unmap_all(self) -> None:
+        """Take everything out."""
+        if self.pages:
+            self.child.unmap(0, LINEAR_SPACE)
+            self.pages.clear()
+            self.flushable.clear()
+            self.by_frame.clear()
+
+    def unmap_many(self, stale: list[int]) -> None:
+        """Take pages out in few calls: runs may reach over pages where nothing is mapped."""
+        gone = set(stale)
+        kept = sorted(self.pages.keys() - gone)
+        kept.append(LINEAR_SPACE)
+        at, position, stale = 0, 0, sorted(stale)
+        while at < len(stale):
+            first = last = stale[at]
+            while kept[position] < first:
+                position += 1
+            barrier = kept[position]
+            while at < len(stale) and stale[at] < barrier:
+                last = stale[at]
+                at += 1
+            self.child.unmap(first << FRAME_SHIFT, (last - first + 1) << FRAME_SHIFT)
+        for page in stale:
+            self.forget(page)
+
+
+class AddressSpaces:
+    """All of a machine's."""
+
+    def __init__(self, memory_fd: int, code_fd: int) -> None:
+        self.children = Children(memory_fd, code_fd)
+        self.supervisor = AddressSpace(self.children.fresh())
+        self._users: OrderedDict[int, AddressSpace] = OrderedDict()
+        self.owner = self.supervisor
+        """Whose child holds the floating-point and vector registers."""
+
+    def all(self) -> list[AddressSpace]:
+        """Every address space there is."""
+        return [self.supervisor, *self._users.values()]
+
+    def under(self, root: int) -> list[AddressSpace]:
+        """The supervisor's, and that of users under a CR3 if there is one."""
+        user = self._users.get(root)
+        return [self.supervisor] if user is None else [self.supervisor, user]
+
+    def user(self, root: int) -> AddressSpace:
+        """The one for user code under a CR3."""
+        space = self._users.get(root)
+        if space is None:
+            if len(self._users) >= MOST_USERS:
+                space = self._oldest()
+                space.unmap_all()
+            else:
+                space = AddressSpace(self.children.fresh())
+            self._users[root] = space
+        self._users.move_to_end(root)
+        return space
+
+    def _oldest(self) -> AddressSpace:
+        return self._users.popitem(last=False)[1]
+
+    def close(self) -> None:
+        """End all children. May be called twice."""
+        for space in self.all():
+            space.child.kill()
+        self.children.close()

@@ -1,0 +1,203 @@
+"""Shadow page tables: fills children from the guest's page tables, and keeps them true to those.
+
+A page of data is mapped as the guest's page tables allow, writable once it is dirty; a page of code is mapped from the
+scanner's copies, and never writable anywhere, so that every change of code comes out.
+"""
+
+import mmap
+from typing import Final
+
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
+from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Shadowed
+from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePages
+from virtus.vcpus.scanned.child import CODE_AT, MEMORY_AT
+from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CpuState
+from virtus.vcpus.scanned.memory_access import (
+    ACCESSED,
+    DIRTY,
+    FRAME,
+    GLOBAL,
+    LARGE,
+    LARGE_FRAME,
+    LARGE_OFFSET,
+    PRESENT,
+    WRITABLE,
+    PhysicalSpace,
+    walk,
+)
+from virtus.vcpus.scanned.memory_access import USER as USER_PAGE
+
+AROUND: Final = 16
+"""Pages that one fault fills at most, where the guest's page tables have them side by side."""
+
+
+class Shadow:
+    """What fills and empties the address spaces of one processor."""
+
+    def __init__(
+        self, state: CpuState, space: PhysicalSpace, codes: CodePages, spaces: AddressSpaces, *, hidden: bool
+    ) -> None:
+        """`hidden`: this host's processor can make pages executable that cannot be read."""
+        self._state, self._space, self._codes, self._spaces = state, space, codes, spaces
+        self._words = space.memory.bytes.cast("I")
+        self._code_protection = mmap.PROT_EXEC | (0 if hidden else mmap.PROT_READ)
+        self.flushes = 0
+        self.fills = self.pages_filled = self.kept = self.unmapped = 0
+        self._control = (state.cr0, state.cr4)
+        self.reserved = range(0)
+        """Linear pages, by number, that the monitor has taken in the supervisor's address space."""
+
+    def close(self) -> None:
+        """Let go of the views."""
+        self._words.release()
+
+    def current(self) -> AddressSpace:
+        """The address space that the processor runs in now, as its page tables say it."""
+        state = self._state
+        space = (
+            self._spaces.user(state.cr3 if state.cr0 & CR0_PG else -2) if state.cpl == 3 else self._spaces.supervisor
+        )
+        if space.checked != self.flushes:
+            self._check(space)
+        return space
+
+    def flush(self) -> None:
+        """CR0, CR3 or CR4 was written: what is not global must be looked at again, at the next use."""
+        state = self._state
+        self.flushes += 1
+        control = (state.cr0 & (CR0_PG | CR0_WP), state.cr4 & (CR4_PGE | CR4_PSE))
+        if control != self._control:
+            self._control = control
+            for space in self._spaces.all():
+                space.unmap_all()
+                space.checked = -1
+
+    def flush_page(self, linear: int) -> None:
+        """INVLPG: this page of all, global or not; a page of 4 MiB goes as a whole where it is one."""
+        page = linear >> FRAME_SHIFT
+        state = self._state
+        for space in self._spaces.under(state.cr3):
+            known = space.pages.get(page)
+            if known is not None and known.key & LARGE:
+                first = page & ~0x3FF
+                space.unmap_many([near for near in range(first, first + 1024) if near in space.pages])
+            else:
+                space.unmap(page)
+
+    def _check(self, space: AddressSpace) -> None:
+        """Keep of the pages that are not global those that the page tables have as they were."""
+        space.checked = self.flushes
+        if not space.flushable:
+            return
+        if not self._state.cr0 & CR0_PG:
+            return
+        pages, key_of = space.pages, self._key
+        stale = [page for page in space.flushable if pages[page].key != key_of(page)]
+        self.kept += len(space.flushable) - len(stale)
+        self.unmapped += len(stale)
+        if stale:
+            space.unmap_many(stale)
+
+    def _key(self, page: int) -> int:
+        """The entries behind a linear page as one number; 0 where there are none."""
+        state, words = self._state, self._words
+        try:
+            upper: int = words[((state.cr3 & FRAME) >> 2) + (page >> 10)]
+            if upper & LARGE and state.cr4 & CR4_PSE:
+                return upper
+            if not upper & PRESENT:
+                return 0
+            return upper << 32 | words[((upper & FRAME) >> 2) + (page & 0x3FF)]
+        except IndexError:
+            return 0
+
+    def peek(self, linear: int, *, user: bool) -> int | None:
+        """The physical address of code that may be scanned ahead: memory that the guest has used; nothing changes."""
+        state = self._state
+        if not state.cr0 & CR0_PG:
+            physical = linear
+        else:
+            key = self._key(linear >> FRAME_SHIFT)
+            large = key < 1 << 32 and key & LARGE
+            upper, entry = (key, key) if large else (key >> 32, key & 0xFFFF_FFFF)
+            wanted = PRESENT | ACCESSED | (USER_PAGE if user else 0)
+            if upper & wanted & ~(0 if large else ACCESSED) != wanted & ~(0 if large else ACCESSED):
+                return None
+            if entry & wanted != wanted:
+                return None
+            physical = entry & LARGE_FRAME | linear & LARGE_OFFSET if large else entry & FRAME | linear & 0xFFF
+        return physical if self._space.is_memory(physical >> FRAME_SHIFT) else None
+
+    def fill(self, space: AddressSpace, linear: int, *, write: bool) -> bool:
+        """Map the page of data at a linear address, and neighbours. False where the monitor must do the access: there
+        is no memory, code is written, or the host does not map so low. Raises GuestFault(#PF)."""
+        user = self._state.cpl == 3
+        page = linear >> FRAME_SHIFT
+        found = walk(self._state, self._space.memory, linear, write=write, user=user)
+        frame = found.physical >> FRAME_SHIFT
+        if page in self.reserved or not self._space.is_memory(frame):
+            return False
+        code = self._codes.is_code(frame)
+        if code and write:
+            return False
+        writable = (found.writable or (not user and not self._state.cr0 & CR0_WP)) and (found.dirty or write)
+        writable = (writable or not self._state.cr0 & CR0_PG) and not code
+        count = 1 if code else self._run(space, page, frame, writable, user, found.large)
+        self.fills += 1
+        self.pages_filled += count
+        protection = WRITE if writable else READ
+        if not space.child.map(page << FRAME_SHIFT, count << FRAME_SHIFT, protection, MEMORY_AT, frame << FRAME_SHIFT):
+            return False
+        global_ = found.global_ and self._state.cr4 & CR4_PGE != 0
+        for near in range(count):
+            shadowed = Shadowed(frame + near, protection, False, self._key(page + near))
+            space.note(page + near, shadowed, flushable=not global_)
+        return True
+
+    def _run(self, space: AddressSpace, page: int, frame: int, writable: bool, user: bool, large: bool) -> int:
+        """How many pages from here on can be mapped alike, this one included."""
+        memory, codes, pages = self._space, self._codes, space.pages
+        paging = self._state.cr0 & CR0_PG
+        first = self._key(page) & 0xFFFF_FFFF
+        wanted = PRESENT | ACCESSED | (DIRTY | WRITABLE if writable else 0) | (USER_PAGE if user else 0)
+        end = min(AROUND, 1024 - (page & 0x3FF))
+        for near in range(1, end):
+            if page + near in pages or page + near in self.reserved:
+                return near
+            if not memory.is_memory(frame + near) or codes.is_code(frame + near):
+                return near
+            if paging and not large:
+                entry = self._key(page + near) & 0xFFFF_FFFF
+                if entry & wanted != wanted or entry >> 12 != frame + near or (entry ^ first) & GLOBAL:
+                    return near
+                if not writable and entry & WRITABLE:
+                    return near  # it will be written next: then it comes in with its rights
+        return max(end, 1)
+
+    def map_code(self, space: AddressSpace, linear: int, frame: int) -> bool:
+        """Make the copy of a frame executable at a linear address; False where the host does not map so low."""
+        page = linear >> FRAME_SHIFT
+        ring = USER if self._state.cpl == 3 else SUPERVISOR
+        offset = self._codes.offset(frame, ring)
+        if not space.child.map(page << FRAME_SHIFT, PAGE, self._code_protection, CODE_AT, offset):
+            return False
+        key = self._key(page) if self._state.cr0 & CR0_PG else 0
+        large = key < 1 << 32
+        global_ = self._state.cr4 & CR4_PGE and (key if large else key & 0xFFFF_FFFF) & GLOBAL
+        space.note(page, Shadowed(frame, self._code_protection, True, key), flushable=not global_)
+        self.fills += 1
+        return True
+
+    def protect(self, frame: int) -> None:
+        """A frame has become code: where it can be written, it goes, and comes back read-only."""
+        for space in self._spaces.all():
+            for page in list(space.by_frame.get(frame, ())):
+                if space.pages[page].protection == WRITE:
+                    space.unmap(page)
+
+    def drop_code(self, frames: list[int]) -> None:
+        """The copies of these frames are gone: nobody may execute them any longer."""
+        for space in self._spaces.all():
+            for frame in frames:
+                for page in list(space.by_frame.get(frame, ())):
+                    space.unmap(page)

@@ -1,0 +1,359 @@
+"""The monitor (VMM): runs scanned code directly, and says what stopped it.
+
+It holds everything between a CpuState and the children: shadow page tables, scanned code, breakpoints. Who evaluates
+what trapped, and who answers for devices, is `vcpu.py`.
+"""
+
+import signal
+from collections import Counter
+from enum import Enum
+from time import perf_counter_ns
+from typing import Final
+
+from virtus.host import ptrace
+from virtus.isa.x86 import registers as r
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
+from virtus.vcpus.scanned import faults
+from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
+from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePage, CodePages
+from virtus.vcpus.scanned.child import COMPAT_CS, DATA_SELECTOR, MEMORY_AT
+from virtus.vcpus.scanned.cpu_state import (
+    AF,
+    BIG,
+    CF,
+    CR0_PE,
+    CS,
+    DF,
+    DS,
+    ES,
+    FS,
+    GS,
+    MASK32,
+    OF,
+    PF,
+    SF,
+    SS,
+    TF,
+    VM,
+    ZF,
+    CpuState,
+)
+from virtus.vcpus.scanned.faults import GuestFault
+from virtus.vcpus.scanned.memory_access import PhysicalSpace, walk
+from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
+from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH, Scanner
+from virtus.vcpus.scanned.shadow import Shadow
+
+OFFSET: Final = PAGE - 1
+NATIVE_FLAGS: Final = CF | PF | AF | ZF | SF | OF | DF
+"""What of EFLAGS the processor has while guest code runs; all else is virtual. AC is: level 0 is never checked."""
+HOST_FLAGS: Final = 0x202
+SI_KERNEL: Final = 128  # include/uapi/asm-generic/siginfo.h: #GP, #SS and the like, without an address
+LONGEST: Final = 15
+READ_WRITE_EXECUTE: Final = 7
+
+_GENERAL: Final = (r.RAX, r.RCX, r.RDX, r.RBX, r.RSP, r.RBP, r.RSI, r.RDI)
+
+
+class Stop(Enum):
+    """Why direct execution stopped."""
+
+    EVALUATE = "the instruction at EIP is for the evaluator"
+    FAULT = "the guest's processor raises an exception"
+    EMULATE = "the guest's code cannot run directly"
+    TICK = "the monitor looks around"
+
+
+class Monitor:
+    """Direct execution of one i386 processor. `state` is exact whenever `run` has returned."""
+
+    def __init__(
+        self,
+        state: CpuState,
+        space: PhysicalSpace,
+        memory: MonitoredMemory,
+        codes: CodePages,
+        *,
+        depth: int,
+        hidden: bool,
+    ) -> None:
+        """`depth` is how many branches a scan follows; `hidden` whether this host can hide code from reads.
+
+        Raises HostLacks.
+        """
+        self.state, self.space, self.memory, self.codes = state, space, memory, codes
+        self.spaces = AddressSpaces(space.memory.fd, codes.code.fd)
+        self.shadow = Shadow(state, space, codes, self.spaces, hidden=hidden)
+        memory.shadow = self.shadow
+        memory.code_written = self.code_written
+        self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH, sweep=not hidden)
+        self.fault: GuestFault | None = None
+        """Of FAULT."""
+        self.counts: Counter[str] = Counter()
+        self.direct_ns = 0
+        self.numeric_error = False
+        """Whether the last stop was for SIGFPE."""
+        self._snapshots: dict[int, bytes] = {}
+
+    # what may run
+
+    def can_run(self) -> bool:
+        """Whether code at CS:EIP can run directly: 32-bit protected mode with flat segments at level 0 or 3."""
+        state = self.state
+        segments = state.segments
+        code, stack = segments[CS], segments[SS]
+        return (
+            state.cr0 & CR0_PE != 0
+            and not state.eflags & (VM | TF)
+            and state.cpl in (0, 3)
+            and code.base == 0
+            and code.limit == MASK32
+            and code.attributes & BIG != 0
+            and stack.flat_write
+            and stack.attributes & BIG != 0
+            and (segments[DS].flat_read or not segments[DS].attributes)
+            and (segments[ES].flat_read or not segments[ES].attributes)
+        )
+
+    def run(self) -> Stop:
+        """Run until the guest needs somebody."""
+        while True:
+            space = self.shadow.current()
+            stop = self._once(space)
+            if stop is not None:
+                return stop
+
+    def _once(self, space: AddressSpace) -> Stop | None:
+        """Enter the guest once; None when it can go on at once."""
+        state, child = self.state, space.child
+        owner = self.spaces.owner
+        if owner is not space:
+            ptrace.set_xstate(child.tid, ptrace.get_xstate(owner.child.tid))
+            self.spaces.owner = space
+        self._load(child.regs)
+        before = perf_counter_ns()
+        stopped = child.go()
+        self.direct_ns += perf_counter_ns() - before
+        regs = child.regs
+        self.counts["stops"] += 1
+        self.numeric_error = stopped == signal.SIGFPE
+        if stopped == ptrace.SYSCALL_STOP:
+            regs[r.RAX] = regs[r.ORIG_RAX]
+        state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
+        eip = regs[r.RIP] & MASK32
+        state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+        if regs[r.CS] != COMPAT_CS:
+            return self._escaped(eip)
+        if stopped == signal.SIGTRAP:
+            state.eip = eip = eip - 1 & MASK32
+            return self._trapped(space, eip)
+        state.eip = eip
+        if stopped == signal.SIGSEGV:
+            return self._segment_violation(space, eip)
+        if stopped in (signal.SIGUSR1, signal.SIGVTALRM):
+            return Stop.TICK
+        if stopped == ptrace.SYSCALL_STOP:
+            state.eip = eip - 2 & MASK32  # SYSCALL, SYSENTER and INT n are two bytes long
+            self.counts["system calls refused"] += 1
+        return Stop.EVALUATE
+
+    def _load(self, regs: memoryview) -> None:
+        """Registers as guest code finds them."""
+        state = self.state
+        registers, segments = state.registers, state.segments
+        for name, value in zip(_GENERAL, registers, strict=True):
+            regs[name] = value
+        regs[r.RIP] = state.eip
+        regs[r.EFLAGS] = state.eflags & NATIVE_FLAGS | HOST_FLAGS
+        regs[r.CS], regs[r.SS] = COMPAT_CS, DATA_SELECTOR
+        regs[r.DS] = DATA_SELECTOR if segments[DS].attributes else 0
+        regs[r.ES] = DATA_SELECTOR if segments[ES].attributes else 0
+        for number, selector, base in ((FS, r.FS, r.FS_BASE), (GS, r.GS, r.GS_BASE)):
+            segment = segments[number]
+            regs[selector] = DATA_SELECTOR if segment.attributes else 0
+            regs[base] = segment.base
+
+    def _escaped(self, eip: int) -> Stop:
+        """Unscanned bytes led to 64-bit code, where filter and empty address space hold it: #GP to the guest."""
+        self.counts["escapes to 64-bit code"] += 1
+        self.state.eip = eip
+        self.fault = GuestFault(faults.GP, 0)
+        return Stop.FAULT
+
+    # code
+
+    def _page_at(self, space: AddressSpace, linear: int) -> CodePage | None:
+        """The scanned page that is executable at a linear address."""
+        seen = space.pages.get(linear >> FRAME_SHIFT)
+        if seen is None or not seen.code:
+            return None
+        ring = USER if self.state.cpl == 3 else SUPERVISOR
+        return self.codes.pages[ring].get(seen.frame)
+
+    def is_site(self) -> bool:
+        """Whether the instruction at EIP has a breakpoint, so that running it directly would stop at once."""
+        page = self._page_at(self.shadow.current(), self.state.eip)
+        return page is not None and self.state.eip & OFFSET in page.sites
+
+    def _trapped(self, space: AddressSpace, eip: int) -> Stop | None:
+        page = self._page_at(space, eip)
+        if page is not None and not page.scanned(eip & OFFSET):
+            self.counts["stops to scan"] += 1
+            self._scan(eip)
+            return None
+        return Stop.EVALUATE
+
+    def _scan(self, eip: int) -> bool:
+        """Scan from here on; False where there is no memory to run from."""
+        user = self.state.cpl == 3
+        made = self.codes.made
+        page = self.scanner.scan(eip, USER if user else SUPERVISOR, lambda linear: self.shadow.peek(linear, user=user))
+        if self.codes.made != made:
+            self._protect_new()
+        return page is not None
+
+    def _protect_new(self) -> None:
+        """Frames that have become code: nobody may go on to write to them unseen."""
+        self.memory.forget()
+        for pages in self.codes.pages:
+            for frame in pages.keys() - self._snapshots.keys():
+                self._snapshots[frame] = self._contents(frame)
+                self.shadow.protect(frame)
+
+    def _contents(self, frame: int) -> bytes:
+        return bytes(self.space.memory.frame(frame))
+
+    def _fetch_fault(self, space: AddressSpace, linear: int, eip: int) -> Stop | None:
+        """Code at `linear` is not mapped: scan it from EIP on, and show it."""
+        state = self.state
+        try:
+            found = walk(state, self.space.memory, linear, write=False, user=state.cpl == 3)
+        except GuestFault as fault:
+            self.fault = fault
+            return Stop.FAULT
+        frame = found.physical >> FRAME_SHIFT
+        if not self.space.is_memory(frame) or linear >> FRAME_SHIFT in self.shadow.reserved:
+            return Stop.EMULATE
+        ring = USER if state.cpl == 3 else SUPERVISOR
+        page = self.codes.pages[ring].get(frame)
+        if linear == eip and (page is None or not page.scanned(eip & OFFSET)):
+            self._scan(eip)
+            page = self.codes.pages[ring].get(frame)
+        if page is None:
+            self.codes.make(frame, ring)
+            self._protect_new()
+        if not self.shadow.map_code(space, linear, frame):
+            return Stop.EMULATE
+        self._check_straddling(space, linear >> FRAME_SHIFT)
+        return None
+
+    def _check_straddling(self, space: AddressSpace, linear_page: int) -> None:
+        """An instruction that goes on in the next page must find the frame there that it was scanned with."""
+        for first in (linear_page - 1, linear_page):
+            seen, following = space.pages.get(first), space.pages.get(first + 1)
+            if seen is None or following is None or not (seen.code and following.code):
+                continue
+            page = self._page_at(space, first << FRAME_SHIFT)
+            if page is not None and page.tail is not None and page.tail.frame != following.frame:
+                self.drop_code(page.frame)
+
+    def code_written(self, frame: int, offset: int, size: int) -> None:
+        """The evaluator has written to a frame of code: scanned instructions go, other bytes are followed."""
+        if self.codes.written(frame, offset, size):
+            self.drop_code(frame)
+            return
+        self._snapshots[frame] = self._contents(frame)
+        for pages in self.codes.pages:
+            page = pages.get(frame)
+            if page is not None:
+                self.scanner.rewritten(page, offset, size)
+
+    def drop_code(self, frame: int) -> None:
+        """A frame of code was changed: forget what was made of it."""
+        gone = self.codes.drop(frame)
+        frames = [dropped for dropped, _ in gone]
+        for dropped in frames:
+            self._snapshots.pop(dropped, None)
+        self.shadow.drop_code(frames)
+
+    def written(self, start: int, size: int) -> None:
+        """Physical memory was changed by a device."""
+        for frame in range(start >> FRAME_SHIFT, (start + size - 1 >> FRAME_SHIFT) + 1):
+            if self.codes.is_code(frame):
+                self.drop_code(frame)
+
+    def compare_code(self) -> None:
+        """Somebody else ran the guest, and may have changed code: what differs is dropped."""
+        for frame, before in list(self._snapshots.items()):
+            if self._contents(frame) != before:
+                self.drop_code(frame)
+
+    # data
+
+    def _segment_violation(self, space: AddressSpace, eip: int) -> Stop | None:
+        code, address = space.child.siginfo()
+        if code == SI_KERNEL or address >> 32:
+            return Stop.EVALUATE
+        seen = space.pages.get(address >> FRAME_SHIFT)
+        own = address >> FRAME_SHIFT == eip >> FRAME_SHIFT
+        if own and (seen is None or not seen.code):
+            return self._fetch_fault(space, address, eip)
+        if seen is None or not seen.code:
+            page = self._page_at(space, eip)
+            straddles = page is not None and page.tail is not None and page.tail_at == eip & OFFSET
+            if straddles and address == (eip | OFFSET) + 1:
+                return self._fetch_fault(space, address, eip)
+        if seen is not None and seen.code:
+            return Stop.EVALUATE  # code is written, or read where it is hidden
+        try:
+            if self.shadow.fill(space, address, write=seen is not None):
+                return None
+        except GuestFault as fault:
+            if seen is not None:
+                self.fault = fault
+                return Stop.FAULT
+        return Stop.EVALUATE  # whoever evaluates it knows whether it reads or writes
+
+    def frame_of(self, linear: int) -> int:
+        """The page frame behind a linear address that is about to be written; raises GuestFault(#PF)."""
+        found = walk(self.state, self.space.memory, linear, write=True, user=self.state.cpl == 3)
+        return found.physical >> FRAME_SHIFT
+
+    def after_emulation(self) -> None:
+        """Somebody else ran the guest: translations may have changed, and code."""
+        self.shadow.flush()
+        self.compare_code()
+
+    def step_natively(self, address: int) -> bool:
+        """Execute the one instruction at EIP, which was scanned, with code at `address` writable: for what the
+        evaluator does not know. False where that did not help."""
+        space = self.shadow.current()
+        state, child = self.state, space.child
+        page = address >> FRAME_SHIFT
+        frame = self.frame_of(address)
+        if not self.space.is_memory(frame):
+            return False
+        space.unmap(page)
+        if not child.map(page << FRAME_SHIFT, PAGE, READ_WRITE_EXECUTE, MEMORY_AT, frame << FRAME_SHIFT):
+            return False
+        self._load(child.regs)
+        stopped = child.go(ptrace.PTRACE_SINGLESTEP)
+        child.unmap(page << FRAME_SHIFT, PAGE)
+        self.drop_code(frame)
+        regs = child.regs
+        if stopped != signal.SIGTRAP:
+            return False
+        state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
+        state.eip = regs[r.RIP] & MASK32
+        state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+        return True
+
+    def kick(self) -> None:
+        """Have `run` return soon; from any thread."""
+        for space in self.spaces.all():
+            space.child.kick()
+
+    def close(self) -> None:
+        """End all children. May be called twice."""
+        self.spaces.close()
+        self.shadow.close()
