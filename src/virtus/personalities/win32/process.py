@@ -55,15 +55,15 @@ class Process:
         thread: Thread = self._current.thread
         return thread
 
-    def getter(self) -> "Callable[[], Thread]":
-        """The same as a function, for whoever asks at every call."""
-        local = self._current
-        return lambda: local.thread  # type: ignore[no-any-return]  # attributes of threading.local have no types
-
     @current.setter
     def current(self, thread: "Thread") -> None:
         self._current.thread = thread
         self.threads[thread.ident] = thread
+
+    def getter(self) -> "Callable[[], Thread]":
+        """The same as a function, for whoever asks at every call."""
+        local = self._current
+        return lambda: local.thread  # type: ignore[no-any-return]  # attributes of threading.local have no types
 
 
 class Thread:
