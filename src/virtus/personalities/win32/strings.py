@@ -35,6 +35,10 @@ CSTR_EQUAL: Final = 2
 LONGEST: Final = 1 << 31
 
 
+SYSTEM_PAGES: Final = (0, 1, 2, 3)
+"""CP_ACP, CP_OEMCP, CP_MACCP, CP_THREAD_ACP: C runtimes pass flags with these, whatever page they stand for."""
+
+
 def _source(thread: Thread, address: int, count: int, unit: int) -> bytes | None:
     """`count` characters, or with a negative count up to and including the zero; None for what makes no sense."""
     if not address or count == 0:
@@ -66,7 +70,7 @@ def multi_byte_to_wide_char(
     data = _source(thread, source, count, 1)
     if data is None or capacity < 0 or (capacity and source == buffer) or found is None:
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
-    known = MB_ERR_INVALID_CHARS if found.unicode else 0xF
+    known = MB_ERR_INVALID_CHARS if found.unicode and page not in SYSTEM_PAGES else 0xF
     if flags & ~known or (found.number == CP_UTF7 and flags):
         return thread.fail(errors.ERROR_INVALID_FLAGS)
     try:
@@ -88,7 +92,7 @@ def wide_char_to_multi_byte(
     data = _source(thread, source, count, 2)
     if data is None or capacity < 0 or (capacity and source == buffer) or found is None:
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
-    if found.unicode:
+    if found.unicode and page not in SYSTEM_PAGES:
         if default or used:
             return thread.fail(errors.ERROR_INVALID_PARAMETER)
         if flags & ~WC_ERR_INVALID_CHARS:
