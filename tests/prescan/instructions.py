@@ -21,6 +21,7 @@ UNDEFINED = {
 }  # fmt: skip
 SHIFTS = frozenset({M.SHL, M.SAL, M.SHR, M.SAR})
 ROTATES = frozenset({M.ROL, M.ROR, M.RCL, M.RCR})
+BIT_TESTS = frozenset({M.BT, M.BTS, M.BTR, M.BTC})
 DOUBLE_SHIFTS = frozenset({M.SHLD, M.SHRD})
 
 # opcode bytes, whether ModR/M follows (its reg field, where that is part of the opcode), bytes of immediate (Z: 2 or 4)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.prescan.instructions import decoded, instructions, registers, undefined_flags, undefined_result
+from tests.prescan.instructions import BIT_TESTS, decoded, instructions, registers, undefined_flags, undefined_result
 from tests.prescan.machine import CODE_AT, DATA_AT, STACK_TOP, Machine
 from virtus.vcpus.scanned.cpu_state import AF, CF, DF, IF, OF, PF, SF, ZF, CpuState
 from virtus.vcpus.scanned.faults import GuestFault
@@ -69,7 +69,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_instructions_do_what_unicorn_does(pair: Pair, data: st.DataObject) -> None:
     bits = pair.bits
@@ -85,6 +85,9 @@ def test_instructions_do_what_unicorn_does(pair: Pair, data: st.DataObject) -> N
     fault = pair.evaluate()
     ours, theirs = pair.ours.state, pair.theirs.state
     why = pair.emulate(1000 if repeated else 1)
+    if why is realmode.Why.EVALUATE and pair.cpu.fault is None:
+        assert instruction.mnemonic in BIT_TESTS, instruction  # they reach far, where there is no memory
+        return
     if why is realmode.Why.HALT:  # the one behind a repeated instruction
         theirs.eip -= 1
     if fault is not None:

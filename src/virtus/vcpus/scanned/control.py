@@ -47,8 +47,8 @@ from virtus.vcpus.scanned.descriptors import (
 from virtus.vcpus.scanned.execution import Execution
 from virtus.vcpus.scanned.faults import GuestFault
 from virtus.vcpus.scanned.flags import holds
-from virtus.vcpus.scanned.integers import Compile, condition_of, signed
-from virtus.vcpus.scanned.operands import NEAR_BRANCHES, Operands, Operation
+from virtus.vcpus.scanned.integers import condition_of
+from virtus.vcpus.scanned.operands import NEAR_BRANCHES, Compile, Operands, Operation, signed
 
 GATE_PARAMETERS: Final = 31
 SYSENTER_STACK: Final = 8  # from CS to SS (Intel SDM volume 2B, SYSENTER)

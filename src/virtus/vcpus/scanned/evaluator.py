@@ -7,13 +7,24 @@ from typing import Final
 
 from iced_x86 import Decoder, Instruction, Mnemonic
 
-from virtus.vcpus.scanned import control, cpuid, delivery, faults, integers, stack, strings, system
+from virtus.vcpus.scanned import (
+    control,
+    cpuid,
+    decimals,
+    delivery,
+    faults,
+    integers,
+    selectors,
+    shifts,
+    stack,
+    strings,
+    system,
+)
 from virtus.vcpus.scanned.cpu_state import BIG, CS, MASK32, RF, TF, CpuState
 from virtus.vcpus.scanned.execution import Execution
 from virtus.vcpus.scanned.faults import GuestFault, NotEvaluated
-from virtus.vcpus.scanned.integers import Compile
 from virtus.vcpus.scanned.memory_access import Devices, LinearMemory
-from virtus.vcpus.scanned.operands import PREFIXES, Operands, Operation
+from virtus.vcpus.scanned.operands import PREFIXES, Compile, Operands, Operation
 
 LONGEST: Final = 15
 """Bytes of an instruction at most (Intel SDM volume 2A, 2.3.11)."""
@@ -21,7 +32,7 @@ KEPT: Final = 1 << 15
 SINGLE_STEP: Final = 1 << 14  # DR6.BS
 
 TABLE: Final[dict[int, Compile]] = {
-    **integers.TABLE, **strings.TABLE, **stack.TABLE, **control.TABLE, **system.TABLE
+    **integers.TABLE, **shifts.TABLE, **decimals.TABLE, **strings.TABLE, **stack.TABLE, **control.TABLE, **system.TABLE, **selectors.TABLE
 }  # fmt: skip
 _SSE_NAMESAKES: Final = frozenset({Mnemonic.MOVSD, Mnemonic.CMPSD})
 

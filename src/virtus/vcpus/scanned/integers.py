@@ -1,17 +1,15 @@
-"""Integer instructions: moves, arithmetic, logic, shifts, bits, decimal adjustment."""
+"""Integer instructions: moves, arithmetic, logic, exchanges, conditions."""
 
 from collections.abc import Callable
 from typing import Final
 
-from iced_x86 import ConditionCode, Mnemonic, OpKind
+from iced_x86 import ConditionCode, Mnemonic
 
 from virtus.vcpus.scanned import faults
 from virtus.vcpus.scanned.cpu_state import AF, CF, DF, EAX, EBX, ECX, EDX, MASK32, OF, PF, SF, ZF
 from virtus.vcpus.scanned.faults import GuestFault
-from virtus.vcpus.scanned.flags import KEEP, KEEP_WITH_CARRY, PARITY, holds, of_difference, of_result, of_sum
-from virtus.vcpus.scanned.operands import Operands, Operation
-
-Compile = Callable[[Operands], Operation]
+from virtus.vcpus.scanned.flags import KEEP, KEEP_WITH_CARRY, holds, of_difference, of_result, of_sum
+from virtus.vcpus.scanned.operands import Compile, Operands, Operation, signed
 
 CONDITIONS: Final = {
     ConditionCode.O: 0, ConditionCode.NO: 1, ConditionCode.B: 2, ConditionCode.AE: 3, ConditionCode.E: 4,
@@ -24,11 +22,6 @@ CONDITIONS: Final = {
 def condition_of(ops: Operands) -> int:
     """The encoding of a conditional instruction's condition."""
     return CONDITIONS[ops.instruction.condition_code]
-
-
-def signed(value: int, bits: int) -> int:
-    """A number of `bits` bits in two's complement."""
-    return value - (1 << bits) if value >> bits - 1 else value
 
 
 def mov(ops: Operands) -> Operation:
@@ -303,173 +296,6 @@ def idiv(ops: Operands) -> Operation:
     return _divide(ops, with_sign=True)
 
 
-def _shift(kind: str) -> Compile:
-    def compile_it(ops: Operands) -> Operation:
-        size, state = ops.size(0), ops.execution.state
-        bits, mask = 8 * size, (1 << 8 * size) - 1
-        (load, store), counter = ops.changer(0, size), ops.reader(1, 1)
-
-        def operation() -> None:
-            count, value = counter() & 31, load()
-            if not count:
-                store(value)  # the store happens, and with it its faults
-                return
-            if kind == "shl":
-                wide = value << count
-                result, carry = wide & mask, wide >> bits & 1
-                overflow = result >> bits - 1 ^ carry
-            elif kind == "shr":
-                result, carry = value >> count, value >> count - 1 & 1
-                overflow = value >> bits - 1
-            else:
-                number = signed(value, bits)
-                result, carry, overflow = number >> count & mask, number >> count - 1 & 1, 0
-            store(result)
-            state.eflags = state.eflags & KEEP | of_result(result, bits) | carry | overflow * OF
-
-        return operation
-
-    return compile_it
-
-
-def _rotate(kind: str) -> Compile:
-    def compile_it(ops: Operands) -> Operation:
-        size, state = ops.size(0), ops.execution.state
-        bits, mask = 8 * size, (1 << 8 * size) - 1
-        through_carry = kind in ("rcl", "rcr")
-        width = bits + 1 if through_carry else bits
-        to_the_left = kind in ("rol", "rcl")
-        (load, store), counter = ops.changer(0, size), ops.reader(1, 1)
-
-        def operation() -> None:
-            count, value = counter() & 31, load()
-            turn = count % width
-            if not count or (through_carry and not turn):
-                store(value)
-                return
-            if through_carry:
-                value |= (state.eflags & CF) << bits
-            if not to_the_left:
-                turn = width - turn
-            turned = (value << turn | value >> width - turn) & (1 << width) - 1
-            result = turned & mask
-            if through_carry:
-                carry = turned >> bits
-            else:
-                carry = result & 1 if to_the_left else result >> bits - 1
-            top = result >> bits - 1
-            overflow = top ^ carry if to_the_left else top ^ result >> bits - 2 & 1
-            store(result)
-            state.eflags = state.eflags & ~(CF | OF) | carry | overflow * OF
-
-        return operation
-
-    return compile_it
-
-
-def _double_shift(*, left: bool) -> Compile:
-    def compile_it(ops: Operands) -> Operation:
-        size, state = ops.size(0), ops.execution.state
-        bits, mask = 8 * size, (1 << 8 * size) - 1
-        (load, store), fill, counter = ops.changer(0, size), ops.reader(1, size), ops.reader(2, 1)
-
-        def operation() -> None:
-            count, value = counter() & 31, load()
-            if not count:
-                store(value)
-                return
-            if left:  # for 16 bits and counts above 16 the result is undefined: the operands one behind the other
-                wide = (value << bits | fill()) << bits | value
-                result, carry = wide >> 2 * bits - count & mask, wide >> 3 * bits - count & 1
-            else:
-                wide = (value << bits | fill()) << bits | value
-                result, carry = wide >> count & mask, wide >> count - 1 & 1
-            store(result)
-            overflow = OF if (result ^ value) >> bits - 1 else 0
-            state.eflags = state.eflags & KEEP | of_result(result, bits) | carry | overflow
-
-        return operation
-
-    return compile_it
-
-
-def _bit_test(change: Callable[[int, int], int] | None) -> Compile:
-    """BT, BTS, BTR and BTC; a bit number in a register reaches beyond a memory operand."""
-
-    def compile_it(ops: Operands) -> Operation:
-        size, execution = ops.size(0), ops.execution
-        state, bits = execution.state, 8 * size
-        number = ops.reader(1, size)
-        if not ops.is_memory(0) or ops.instruction.op_kind(1) != OpKind.REGISTER:
-            load, store = ops.changer(0, size) if change else (ops.reader(0, size), None)
-
-            def inside() -> None:
-                bit, value = number() & bits - 1, load()
-                if change is not None and store is not None:
-                    store(change(value, 1 << bit))
-                state.eflags = state.eflags & ~CF | value >> bit & 1
-
-            return inside
-        offset, linear, segment = ops.offset(), execution.linear, ops.segment
-        mask = 0xFFFF if ops.address_size == 2 else MASK32
-
-        def beyond() -> None:
-            index = signed(number(), bits)
-            at = offset() + (index >> bits.bit_length() - 1) * size & mask
-            bit = index & bits - 1
-            place = linear(segment, at, size, change is not None)
-            if change is None:
-                value = execution.memory.read(place, size)
-            else:
-                value = execution.memory.read_to_change(place, size)
-                execution.memory.write(place, size, change(value, 1 << bit))
-            state.eflags = state.eflags & ~CF | value >> bit & 1
-
-        return beyond
-
-    return compile_it
-
-
-def _bit_scan(*, forward: bool) -> Compile:
-    """BSF and BSR: for zero the destination keeps its value, as processors do."""
-
-    def compile_it(ops: Operands) -> Operation:
-        size, state = ops.size(0), ops.execution.state
-        source, write = ops.reader(1, size), ops.writer(0, size)
-
-        def operation() -> None:
-            value = source()
-            if value:
-                write((value & -value).bit_length() - 1 if forward else value.bit_length() - 1)
-                state.eflags &= ~ZF
-            else:
-                state.eflags |= ZF
-
-        return operation
-
-    return compile_it
-
-
-def popcnt(ops: Operands) -> Operation:
-    """POPCNT."""
-    size, state = ops.size(0), ops.execution.state
-    source, write = ops.reader(1, size), ops.writer(0, size)
-
-    def operation() -> None:
-        value = source()
-        write(value.bit_count())
-        state.eflags = state.eflags & KEEP | (0 if value else ZF)
-
-    return operation
-
-
-def bswap(ops: Operands) -> Operation:
-    """BSWAP; of 16 bits it is undefined, and gives 0 as processors do."""
-    size = ops.size(0)
-    read, write = ops.reader(0, size), ops.writer(0, size)
-    return lambda: write(int.from_bytes(read().to_bytes(4, "little"), "big") if size == 4 else 0)
-
-
 def xadd(ops: Operands) -> Operation:
     """XADD."""
     size, state = ops.size(0), ops.execution.state
@@ -615,76 +441,6 @@ def salc(ops: Operands) -> Operation:
     return lambda: state.set8(0, 0xFF if state.eflags & CF else 0)
 
 
-def _adjust_decimal(*, subtract: bool) -> Compile:
-    """DAA and DAS (Intel SDM volume 2A); OF is undefined and becomes 0."""
-
-    def compile_it(ops: Operands) -> Operation:
-        state, registers = ops.execution.state, ops.execution.registers
-
-        def operation() -> None:
-            old, eflags = registers[EAX] & 0xFF, state.eflags
-            value, carry, auxiliary, step = old, 0, 0, -1 if subtract else 1
-            if old & 0xF > 9 or eflags & AF:
-                value += 6 * step
-                carry, auxiliary = (CF if eflags & CF or not 0 <= value <= 0xFF else 0), AF
-            if old > 0x99 or eflags & CF:
-                value += 0x60 * step
-                carry = CF
-            value &= 0xFF
-            registers[EAX] = registers[EAX] & ~0xFF | value
-            state.eflags = eflags & KEEP | of_result(value, 8) | carry | auxiliary
-
-        return operation
-
-    return compile_it
-
-
-def _adjust_ascii(*, subtract: bool) -> Compile:
-    """AAA and AAS (Intel SDM volume 2A); OF, SF, ZF and PF are undefined, and follow AL."""
-
-    def compile_it(ops: Operands) -> Operation:
-        state, registers = ops.execution.state, ops.execution.registers
-
-        def operation() -> None:
-            value, eflags, carry = registers[EAX] & 0xFFFF, state.eflags, 0
-            if value & 0xF > 9 or eflags & AF:
-                value += -0x106 if subtract else 0x106
-                carry = CF | AF
-            value &= 0xFF0F
-            registers[EAX] = registers[EAX] & ~0xFFFF | value
-            state.eflags = eflags & KEEP | carry | PARITY[value & 0xFF] | (0 if value & 0xFF else ZF)
-
-        return operation
-
-    return compile_it
-
-
-def aam(ops: Operands) -> Operation:
-    """AAM."""
-    state, registers, base = ops.execution.state, ops.execution.registers, ops.instruction.immediate(0) & 0xFF
-
-    def operation() -> None:
-        if not base:
-            raise GuestFault(faults.DE)
-        tens, ones = divmod(registers[EAX] & 0xFF, base)
-        registers[EAX] = registers[EAX] & ~0xFFFF | tens << 8 | ones
-        state.eflags = state.eflags & KEEP | of_result(ones, 8)
-
-    return operation
-
-
-def aad(ops: Operands) -> Operation:
-    """AAD."""
-    state, registers, base = ops.execution.state, ops.execution.registers, ops.instruction.immediate(0) & 0xFF
-
-    def operation() -> None:
-        value = (registers[EAX] & 0xFF) + (registers[EAX] >> 8 & 0xFF) * base & 0xFF
-        registers[EAX] = registers[EAX] & ~0xFFFF | value
-        state.eflags = state.eflags & KEEP | of_result(value, 8)
-
-    return operation
-
-
 def nothing(ops: Operands) -> Operation:
     """NOP, PAUSE, prefetches and fences: with one processor there is nothing to do."""
     return lambda: None
@@ -697,20 +453,12 @@ TABLE: Final[dict[int, Compile]] = {
     M.AND: _logic(int.__and__), M.OR: _logic(int.__or__), M.XOR: _logic(int.__xor__),
     M.INC: _step_by_one(1), M.DEC: _step_by_one(-1),
     M.MUL: mul, M.IMUL: imul, M.DIV: div, M.IDIV: idiv,
-    M.SHL: _shift("shl"), M.SAL: _shift("shl"), M.SHR: _shift("shr"), M.SAR: _shift("sar"),
-    M.ROL: _rotate("rol"), M.ROR: _rotate("ror"), M.RCL: _rotate("rcl"), M.RCR: _rotate("rcr"),
-    M.SHLD: _double_shift(left=True), M.SHRD: _double_shift(left=False),
-    M.BT: _bit_test(None), M.BTS: _bit_test(int.__or__), M.BTC: _bit_test(int.__xor__),
-    M.BTR: _bit_test(lambda value, bit: value & ~bit),
-    M.BSF: _bit_scan(forward=True), M.BSR: _bit_scan(forward=False), M.POPCNT: popcnt,
-    M.BSWAP: bswap, M.XADD: xadd, M.CMPXCHG: cmpxchg, M.CMPXCHG8B: cmpxchg8b,
+    M.XADD: xadd, M.CMPXCHG: cmpxchg, M.CMPXCHG8B: cmpxchg8b,
     M.CBW: _convert(_cbw), M.CWDE: _convert(_cwde), M.CWD: _convert(_cwd), M.CDQ: _convert(_cdq),
     M.CLC: _flags(lambda flags: flags & ~CF), M.STC: _flags(lambda flags: flags | CF),
     M.CMC: _flags(lambda flags: flags ^ CF),
     M.CLD: _flags(lambda flags: flags & ~DF), M.STD: _flags(lambda flags: flags | DF),
     M.LAHF: lahf, M.SAHF: sahf, M.SALC: salc,
-    M.DAA: _adjust_decimal(subtract=False), M.DAS: _adjust_decimal(subtract=True),
-    M.AAA: _adjust_ascii(subtract=False), M.AAS: _adjust_ascii(subtract=True), M.AAM: aam, M.AAD: aad,
     M.NOP: nothing, M.PAUSE: nothing, M.PREFETCHNTA: nothing, M.PREFETCHT0: nothing, M.PREFETCHT1: nothing,
     M.PREFETCHT2: nothing, M.PREFETCHW: nothing, M.LFENCE: nothing, M.MFENCE: nothing, M.SFENCE: nothing,
 }  # fmt: skip

@@ -166,7 +166,15 @@ class Operands:
         return read, write
 
 
+Compile = Callable[[Operands], Operation]
+"""An instruction's operands to what it does; each module of instructions has a table of these by mnemonic."""
+
 PREFIXES: Final = frozenset({0x66, 0x67, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0xF0, 0xF2, 0xF3})
+
+
+def signed(value: int, bits: int) -> int:
+    """A number of `bits` bits in two's complement."""
+    return value - (1 << bits) if value >> bits - 1 else value
 
 
 def _read_register(registers: list[int], register: int) -> Read:

@@ -27,8 +27,7 @@ from virtus.vcpus.scanned.cpu_state import (
     CpuState,
 )
 from virtus.vcpus.scanned.faults import GuestFault
-from virtus.vcpus.scanned.integers import Compile
-from virtus.vcpus.scanned.operands import SEGMENTS, Operands, Operation
+from virtus.vcpus.scanned.operands import SEGMENTS, Compile, Operands, Operation
 
 POPPED: Final = STATUS_FLAGS | TF | DF | NT | AC | ID
 """What POPF and IRET change at any privilege level."""

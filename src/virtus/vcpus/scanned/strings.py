@@ -7,8 +7,7 @@ from iced_x86 import Mnemonic
 
 from virtus.vcpus.scanned.cpu_state import DF, EAX, ECX, EDI, EDX, ES, ESI, MASK32, ZF
 from virtus.vcpus.scanned.flags import KEEP, of_difference
-from virtus.vcpus.scanned.integers import Compile
-from virtus.vcpus.scanned.operands import Operands, Operation
+from virtus.vcpus.scanned.operands import Compile, Operands, Operation
 
 ROUNDS: Final = 1024
 """After this many, a repeated instruction lets interrupts in; EIP stays at it."""
