@@ -1,5 +1,6 @@
 """An engine without a processor: memory in byte arrays, and guest functions that are Python's."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ class FakeMemory:
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
         self._rights: dict[int, int] = {}
+        self._views: dict[int, tuple[int, int]] = {}
         self._next = 0x1000_0000
         self.lock = threading.RLock()
 
@@ -36,7 +38,12 @@ class FakeMemory:
             return address
 
     def map_file(self, address: int, size: int, protection: int, fd: int, offset: int, *, private: bool) -> int:
-        raise NotImplementedError("no files here")
+        address = self.map(address, size, READ | WRITE)
+        self.write(address, os.pread(fd, size, offset))
+        self.protect(address, size, protection)
+        if not private:  # the file gets what was stored when the view goes
+            self._views[address // PAGE] = os.dup(fd), offset
+        return address
 
     def protect(self, address: int, size: int, protection: int) -> None:
         pages = range(address // PAGE, (address + size + PAGE - 1) // PAGE)
@@ -45,6 +52,10 @@ class FakeMemory:
         self._rights.update(dict.fromkeys(pages, protection))
 
     def unmap(self, address: int, size: int) -> None:
+        if address // PAGE in self._views:
+            fd, offset = self._views.pop(address // PAGE)
+            os.pwrite(fd, self.read(address, size)[: os.fstat(fd).st_size - offset], offset)
+            os.close(fd)
         for page in range(address // PAGE, (address + size + PAGE - 1) // PAGE):
             self._rights.pop(page, None)
             self._pages.pop(page, None)

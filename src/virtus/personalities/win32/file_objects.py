@@ -1,12 +1,14 @@
 """What a file's handle means: a descriptor of the host, what it was opened for, and what its closing does."""
 
+import errno
 import os
 import select
 import stat
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from virtus.personalities.win32 import errors
+from virtus.personalities.win32 import descriptors, errors
+from virtus.personalities.win32.descriptors import ready as ready
 from virtus.personalities.win32.process import Thread
 
 READ_DATA, WRITE_DATA, APPEND_DATA = 0x1, 0x2, 0x4
@@ -15,6 +17,8 @@ DELETE: Final = 0x1_0000
 TYPE_UNKNOWN, TYPE_DISK, TYPE_CHAR, TYPE_PIPE = 0, 1, 2, 3
 STDIN, STDOUT, STDERR = -10, -11, -12
 CURRENT_PROCESS: Final = 0xFFFF_FFFF_FFFF_FFFF
+MOST_AT_ONCE: Final = 0x7FFF_F000
+"""What the host reads or writes in one call at most (read(2))."""
 INVALID: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -37,6 +41,12 @@ class File:
     """A completion that was immediate is not queued (FILE_SKIP_COMPLETION_PORT_ON_SUCCESS)."""
     locks: list[tuple[int, int, bool]] = field(default_factory=list)
     standard: bool = False
+    busy: int = 0
+    """Overlapped operations that have not ended."""
+    messages: bool = False
+    """Of a pipe: what is written at once is read at once."""
+    rest: bytes = b""
+    """Of a message that was longer than the buffer it was read into."""
 
     @property
     def kind(self) -> int:
@@ -52,12 +62,41 @@ class File:
         return os.isatty(self.fd)
 
     def signalled(self, thread: Thread) -> bool:
-        """Whether a wait for it would end: input is there."""
-        return ready(self.fd, write=False)
+        """Whether a wait for it would end: no overlapped operation goes on; of a console, that input is there."""
+        return not self.busy if self.overlapped else ready(self.fd, write=False)
 
     def acquire(self, thread: Thread) -> bool | None:
         """A file stays as it is."""
         return None
+
+    def receive(self, size: int, offset: int | None) -> bytes | int:
+        """Up to `size` bytes, or Windows' error. `offset` None: from where the file stands."""
+        kind = self.kind
+        try:
+            if kind == TYPE_DISK and offset is not None:
+                return os.pread(self.fd, size, offset)
+            data = os.read(self.fd, size)
+        except OSError as error:
+            return error_of(error, write=False)
+        return errors.ERROR_BROKEN_PIPE if not data and size and kind == TYPE_PIPE else data
+
+    def send(self, data: bytes, offset: int | None) -> int:
+        """All of the bytes; 0 or Windows' error."""
+        view, disk = memoryview(data), self.kind == TYPE_DISK
+        try:
+            if self.append and disk:
+                os.lseek(self.fd, 0, os.SEEK_END)
+                offset = None
+            while view:
+                if offset is not None and disk:
+                    count = os.pwrite(self.fd, view, offset)
+                    offset += count
+                else:
+                    count = os.write(self.fd, view)
+                view = view[count:]
+        except OSError as error:
+            return error_of(error, write=True)
+        return 0
 
     def opened(self) -> None:
         """Another handle."""
@@ -77,13 +116,6 @@ class File:
             os.close(self.fd)
 
 
-def ready(fd: int, *, write: bool) -> bool:
-    """Whether reading or writing would not wait."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT if write else select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def of(thread: Thread, handle: int) -> File | None:
     """The file of a handle; None where it is none."""
     found = thread.process.handles.get(handle & ~3 if handle < 1 << 32 else handle)
@@ -96,42 +128,35 @@ def add(thread: Thread, file: File, *, inheritable: bool = False) -> int:
     return thread.process.handles.add(file, inheritable=inheritable)
 
 
-def until_ready(thread: Thread, file: File, *, write: bool) -> None:
-    """Let other guest threads run while a pipe or terminal is not ready."""
-    if thread.engine.cooperative and len(thread.process.threads) > 1 and file.kind != TYPE_DISK:
-        thread.engine.wait(lambda: ready(file.fd, write=write), None)
+def until_ready(thread: Thread, file: File, *, write: bool, always: bool = False) -> None:
+    """Let other guest threads run while a pipe or terminal is not ready; `always` even where nobody else is."""
+    if file.kind != TYPE_DISK and (always or (thread.engine.cooperative and len(thread.process.threads) > 1)):
+        descriptors.wait(thread, file.fd, write=write)
+
+
+def error_of(error: OSError, *, write: bool) -> int:
+    """Windows' error for what the host said of reading or writing."""
+    if error.errno in (errno.EPIPE, errno.ECONNRESET):
+        return errors.ERROR_NO_DATA if write else errors.ERROR_BROKEN_PIPE
+    if error.errno == errno.EBADF:  # it is open, but not for this
+        return errors.ERROR_ACCESS_DENIED
+    return errors.of_errno(error.errno or 0)
 
 
 def read(thread: Thread, file: File, size: int, offset: int | None) -> bytes | int:
-    """Up to `size` bytes, or Windows' error. `offset` None: from where the file stands."""
-    try:
-        if offset is not None and file.kind == TYPE_DISK:
-            return os.pread(file.fd, size, offset)
+    """Up to `size` bytes, waiting for the first; or Windows' error."""
+    if file.kind != TYPE_DISK:
         until_ready(thread, file, write=False)
-        data = os.read(file.fd, size)
-    except OSError as error:
-        return errors.of_errno(error.errno or 0)
-    if not data and size and file.kind == TYPE_PIPE:
-        return errors.ERROR_BROKEN_PIPE
-    return data
+    return file.receive(min(size, MOST_AT_ONCE), offset)
 
 
 def write(thread: Thread, file: File, data: bytes, offset: int | None) -> int:
     """All of the bytes; 0 or Windows' error."""
-    try:
-        view = memoryview(data)
-        if file.append and file.kind == TYPE_DISK:
-            os.lseek(file.fd, 0, os.SEEK_END)
-            offset = None
-        while view:
-            if offset is not None and file.kind == TYPE_DISK:
-                count = os.pwrite(file.fd, view, offset)
-                offset += count
-            else:
-                until_ready(thread, file, write=True)
-                count = os.write(file.fd, view)
-            view = view[count:]
-    except OSError as error:
-        number = errors.of_errno(error.errno or 0)
-        return errors.ERROR_NO_DATA if number == errors.ERROR_BROKEN_PIPE else number
+    if file.kind == TYPE_DISK or file.messages or not thread.engine.cooperative or len(thread.process.threads) <= 1:
+        return file.send(data, offset)
+    for place in range(0, len(data), select.PIPE_BUF):
+        until_ready(thread, file, write=True)
+        error = file.send(data[place : place + select.PIPE_BUF], None)
+        if error:
+            return error
     return 0

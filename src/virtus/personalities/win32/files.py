@@ -1,16 +1,16 @@
-"""Files: opening, reading, writing, positions, sizes and locks, with Windows' semantics on the host's files.
+"""Files: opening them, positions, sizes, with Windows' semantics on the host's files.
 
-Share modes are kept among the handles of one process alone: Linux programs know none.
+Share modes hold among the handles of one process: Linux programs know none. (Microsoft: CreateFile, Creating and
+Opening Files.)
 """
 
 import os
-import struct
+import stat
 from typing import Final
 
-from virtus.personalities.win32 import completion, errors, file_objects, paths
+from virtus.personalities.win32 import console_input, errors, file_objects, paths, pipes, sharing
 from virtus.personalities.win32.file_objects import (
     APPEND_DATA,
-    DELETE,
     GENERIC_ALL,
     GENERIC_READ,
     GENERIC_WRITE,
@@ -19,7 +19,7 @@ from virtus.personalities.win32.file_objects import (
     TYPE_DISK,
     WRITE_DATA,
     File,
-)  # fmt: skip
+)
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text
@@ -27,193 +27,173 @@ from virtus.personalities.win32.text import ANSI, WIDE, Text
 CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS, TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 FLAG_OVERLAPPED, FLAG_BACKUP, FLAG_DELETE, FLAG_OPEN_LINK = 0x4000_0000, 0x0200_0000, 0x0400_0000, 0x0020_0000
 ATTRIBUTE_READ_ONLY: Final = 1
-OVERLAPPED_OFFSET: Final = 16
-LOCK_FAIL, LOCK_EXCLUSIVE = 1, 2
-STATUS_PENDING: Final = 0x103
-STATUS_INVALID_HANDLE, STATUS_END_OF_FILE, STATUS_PIPE_BROKEN = -0x3FFFFFF8, -0x3FFFFFEF, -0x3FFFFEB5
-STATUS_ACCESS_DENIED: Final = -0x3FFFFFDE
+DELETE: Final = 0x1_0000
+SHARE_ALL: Final = 7
 INVALID_32: Final = 0xFFFF_FFFF
+CONSOLES: Final = ("CONIN$", "CONOUT$", "CON")
 
 
-def flags_of(access: int, append_only: bool) -> int:
+def flags_of(access: int) -> int:
     """The host's flags for what a file is opened for."""
     reads = access & (GENERIC_READ | GENERIC_ALL | READ_DATA)
-    writes = access & (GENERIC_WRITE | GENERIC_ALL | WRITE_DATA) or append_only
-    if writes:
+    if access & (GENERIC_WRITE | GENERIC_ALL | WRITE_DATA | APPEND_DATA):
         return os.O_RDWR if reads else os.O_WRONLY
     return os.O_RDONLY
 
 
 def open_file(
-    thread: Thread, path: str, access: int, disposition: int, flags: int, *, inheritable: bool = False
+    thread: Thread, path: str, access: int, share: int, disposition: int, flags: int, *, inheritable: bool = False
 ) -> tuple[int, int]:
     """Open a host path: a handle and the last error (0, or that it was there already); handle 0 with an error."""
-    append_only = bool(access & APPEND_DATA) and not access & (WRITE_DATA | GENERIC_WRITE | GENERIC_ALL)
-    mode = flags_of(access, append_only) | os.O_CLOEXEC | (os.O_NOFOLLOW if flags & FLAG_OPEN_LINK else 0)
-    there = os.path.lexists(path) if flags & FLAG_OPEN_LINK else os.path.exists(path)
-    if disposition in (CREATE_NEW, CREATE_ALWAYS, OPEN_ALWAYS):
-        mode |= os.O_CREAT | (os.O_EXCL if disposition == CREATE_NEW else 0)
-    truncate = disposition == TRUNCATE_EXISTING or (disposition == CREATE_ALWAYS and there)
-    if truncate and os.path.isdir(path):
-        return 0, errors.ERROR_ACCESS_DENIED
-    if os.path.isdir(path):
+    mode = flags_of(access) | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        status = os.lstat(path) if flags & FLAG_OPEN_LINK else os.stat(path)
+    except OSError:
+        status = None
+    truncate = disposition == TRUNCATE_EXISTING or (disposition == CREATE_ALWAYS and status is not None)
+    if disposition == TRUNCATE_EXISTING and not access & (GENERIC_WRITE | GENERIC_ALL | WRITE_DATA):
+        return 0, errors.ERROR_INVALID_PARAMETER
+    if status is not None:
         if disposition == CREATE_NEW:
             return 0, errors.ERROR_FILE_EXISTS
-        if not flags & FLAG_BACKUP:
-            return 0, errors.ERROR_ACCESS_DENIED
-        mode = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    if flags & FLAG_OPEN_LINK and os.path.islink(path):
-        mode = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        refused = _refusal(thread, status, access, share, flags, truncate=truncate)
+        if refused:
+            return 0, refused
+        if stat.S_ISDIR(status.st_mode):
+            mode = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        elif stat.S_ISLNK(status.st_mode):
+            mode = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    elif disposition in (CREATE_NEW, CREATE_ALWAYS, OPEN_ALWAYS):
+        mode |= os.O_CREAT | (os.O_EXCL if disposition == CREATE_NEW else 0)
     try:
-        fd = os.open(path, mode & ~os.O_NOFOLLOW if not os.path.islink(path) else mode, 0o666)
-        if truncate:
-            os.ftruncate(fd, 0)
+        fd = _open(path, mode, 0o444 if flags & ATTRIBUTE_READ_ONLY else 0o666)
     except FileExistsError:
         return 0, errors.ERROR_FILE_EXISTS
     except OSError as error:
         return 0, paths.error_of(error, path)
-    file = File(
-        fd, path, access, append_only, bool(flags & FLAG_OVERLAPPED), bool(flags & FLAG_DELETE and access & DELETE)
-    )
-    file.delete_on_close = bool(flags & FLAG_DELETE)
-    existed = there and disposition in (CREATE_ALWAYS, OPEN_ALWAYS)
+    try:
+        if truncate:
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        os.close(fd)
+        return 0, paths.error_of(error, path)
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+        os.set_blocking(fd, True)
+    append_only = bool(access & APPEND_DATA) and not access & (WRITE_DATA | GENERIC_WRITE | GENERIC_ALL)
+    file = File(fd, path, access, append_only, bool(flags & FLAG_OVERLAPPED), bool(flags & FLAG_DELETE))
+    sharing.enter(thread.process, file, status, access, share)
+    existed = disposition in (CREATE_ALWAYS, OPEN_ALWAYS) and not mode & os.O_CREAT
     return file_objects.add(thread, file, inheritable=inheritable), errors.ERROR_ALREADY_EXISTS if existed else 0
 
 
-def _create(thread: Thread, text: Text, name: int, access: int, security: int, disposition: int, flags: int) -> int:
+def _refusal(thread: Thread, status: os.stat_result, access: int, share: int, flags: int, *, truncate: bool) -> int:
+    """Why a file that is there cannot be opened so; 0 for no reason."""
+    writes = access & (GENERIC_WRITE | GENERIC_ALL | WRITE_DATA | APPEND_DATA)
+    if stat.S_ISDIR(status.st_mode):
+        if truncate or not flags & FLAG_BACKUP:
+            return errors.ERROR_ACCESS_DENIED
+    elif stat.S_ISREG(status.st_mode) and not status.st_mode & 0o222 and (writes or truncate):
+        return errors.ERROR_ACCESS_DENIED
+    if flags & FLAG_DELETE and not status.st_mode & 0o222:
+        return errors.ERROR_ACCESS_DENIED
+    if flags & FLAG_DELETE:
+        access |= DELETE
+    if truncate:
+        access |= WRITE_DATA
+    return errors.ERROR_SHARING_VIOLATION if sharing.conflict(thread.process, status, access, share) else 0
+
+
+def _open(path: str, mode: int, permissions: int) -> int:
+    try:
+        return os.open(path, mode, permissions)
+    except PermissionError:
+        if mode & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)  # its attributes may still be asked for
+
+
+def _open_console(thread: Thread, name: str, *, inheritable: bool) -> int:
+    try:
+        fd = console_input.terminal_of_process()
+    except OSError:
+        standard = file_objects.of(thread, thread.process.streams[0 if name == "CONIN$" else 1])
+        if standard is None or not standard.is_console:
+            return thread.fail(errors.ERROR_INVALID_HANDLE, INVALID)
+        fd = os.dup(standard.fd)
+    thread.last_error = errors.ERROR_SUCCESS
+    return file_objects.add(thread, File(fd, name), inheritable=inheritable)
+
+
+def _create(
+    thread: Thread, text: Text, name: int, access: int, share: int, security: int, disposition: int, flags: int
+) -> int:
     inherit = bool(security and thread.memory.u32(security + 16))
     word = text.read(thread.memory, name)
-    if word.upper() in ("CONOUT$", "CONIN$", "CON"):
-        stream = thread.process.streams[0 if word.upper() == "CONIN$" else 1]
-        found = file_objects.of(thread, stream)
-        if found is not None and found.is_console:
-            return file_objects.add(thread, found, inheritable=inherit)
-        return thread.fail(errors.ERROR_FILE_NOT_FOUND, INVALID)
+    if not CREATE_NEW <= disposition <= TRUNCATE_EXISTING:
+        return thread.fail(errors.ERROR_INVALID_PARAMETER, INVALID)
+    bare = word.upper().replace("/", "\\").removeprefix(paths.DEVICE).removeprefix(paths.VERBATIM)
+    if bare in CONSOLES:
+        if bare == "CON":
+            bare = "CONOUT$" if access & (GENERIC_WRITE | WRITE_DATA) else "CONIN$"
+        return _open_console(thread, bare, inheritable=inherit)
+    pipe = pipes.name_of(word)
+    if pipe is not None:
+        return pipes.connect(thread, pipe, access, overlapped=bool(flags & FLAG_OVERLAPPED), inheritable=inherit)
     try:
         path = paths.to_host(thread.process, word)
     except paths.BadPath as bad:
         return thread.fail(bad.error, INVALID)
     if word.endswith(("\\", "/")) and not os.path.isdir(path):
-        return thread.fail(errors.ERROR_PATH_NOT_FOUND, INVALID)
-    handle, error = open_file(thread, path, access, disposition, flags, inheritable=inherit)
+        there = os.path.isdir(os.path.dirname(path.rstrip("/")))
+        return thread.fail(errors.ERROR_INVALID_NAME if there else errors.ERROR_PATH_NOT_FOUND, INVALID)
+    handle, error = open_file(thread, path, access, share, disposition, flags, inheritable=inherit)
     thread.last_error = error
     return handle or INVALID
 
 
+SHARING_NOTE: Final = "share modes hold within the process"
+
+
 @api("HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPVOID security, DWORD disposition, DWORD flags,"
-     " HANDLE template)", "kernel32", "kernelbase", note="share modes are not kept against others")  # fmt: skip
+     " HANDLE template)", "kernel32", "kernelbase", note=SHARING_NOTE)  # fmt: skip
 def create_file_w(
     thread: Thread, name: int, access: int, share: int, security: int, disposition: int, flags: int, template: int
 ) -> int:
-    """Open or make a file, directory or device."""
-    return _create(thread, WIDE, name, access, security, disposition, flags)
+    """Open or make a file, directory, device or pipe's end."""
+    return _create(thread, WIDE, name, access, share, security, disposition, flags)
 
 
 @api("HANDLE CreateFileA(LPCSTR name, DWORD access, DWORD share, LPVOID security, DWORD disposition, DWORD flags,"
-     " HANDLE template)", "kernel32", "kernelbase", note="share modes are not kept against others")  # fmt: skip
+     " HANDLE template)", "kernel32", "kernelbase", note=SHARING_NOTE)  # fmt: skip
 def create_file_a(
     thread: Thread, name: int, access: int, share: int, security: int, disposition: int, flags: int, template: int
 ) -> int:
-    """Open or make a file, directory or device."""
-    return _create(thread, ANSI, name, access, security, disposition, flags)
+    """Open or make a file, directory, device or pipe's end."""
+    return _create(thread, ANSI, name, access, share, security, disposition, flags)
 
 
-def _offset(thread: Thread, overlapped: int) -> int | None:
-    return thread.memory.u64(overlapped + OVERLAPPED_OFFSET) if overlapped else None
+@api("HANDLE CreateFile2(LPCWSTR name, DWORD access, DWORD share, DWORD disposition, LPVOID parameters)", "kernel32",
+     "kernelbase", note=SHARING_NOTE)  # fmt: skip
+def create_file2(thread: Thread, name: int, access: int, share: int, disposition: int, parameters: int) -> int:
+    """The same; attributes, flags and security stand in CREATEFILE2_EXTENDED_PARAMETERS."""
+    flags = security = 0
+    if parameters:
+        flags = thread.memory.u32(parameters + 4) | thread.memory.u32(parameters + 8)
+        security = thread.memory.u64(parameters + 16)
+    return _create(thread, WIDE, name, access, share, security, disposition, flags)
 
 
-@api("BOOL ReadFile(HANDLE file, LPVOID buffer, DWORD size, DWORD* count, LPOVERLAPPED overlapped)",
-     "kernel32", "kernelbase")  # fmt: skip
-def read_file(thread: Thread, file: int, buffer: int, size: int, count: int, overlapped: int) -> int:
-    """Read; at a file's end nothing, or ERROR_HANDLE_EOF when overlapped."""
-    if count:
-        thread.memory.set_u32(count, 0)
+@api("HANDLE ReOpenFile(HANDLE file, DWORD access, DWORD share, DWORD flags)", "kernel32", "kernelbase",
+     note=SHARING_NOTE)  # fmt: skip
+def re_open_file(thread: Thread, file: int, access: int, share: int, flags: int) -> int:
+    """Another handle of an open file, with a position of its own."""
     found = file_objects.of(thread, file)
-    if found is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-    if found.overlapped and overlapped and found.kind != TYPE_DISK:
-        return completion.start(thread, found, overlapped, buffer, size, write=False)
-    data = file_objects.read(thread, found, size, _offset(thread, overlapped))
-    if isinstance(data, int):
-        return thread.fail(data)
-    thread.memory.write(buffer, data)
-    if count:
-        thread.memory.set_u32(count, len(data))
-    if overlapped:
-        if not data and size and found.kind == TYPE_DISK:
-            return thread.fail(errors.ERROR_HANDLE_EOF)
-        completion.finish(thread, found, overlapped, len(data), 0)
-    return 1
-
-
-@api("BOOL WriteFile(HANDLE file, LPVOID buffer, DWORD size, DWORD* count, LPOVERLAPPED overlapped)",
-     "kernel32", "kernelbase")  # fmt: skip
-def write_file(thread: Thread, file: int, buffer: int, size: int, count: int, overlapped: int) -> int:
-    """Write all of it."""
-    if count:
-        thread.memory.set_u32(count, 0)
-    found = file_objects.of(thread, file)
-    if found is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-    data = thread.memory.read(buffer, size)
-    offset = _offset(thread, overlapped)
-    if offset == (1 << 64) - 1:
-        found_end = os.fstat(found.fd).st_size
-        offset = found_end
-    error = file_objects.write(thread, found, data, offset)
-    if error:
-        return thread.fail(error)
-    if count:
-        thread.memory.set_u32(count, size)
-    if overlapped:
-        completion.finish(thread, found, overlapped, size, 0)
-    return 1
-
-
-def _status_block(thread: Thread, block: int, status: int, count: int) -> int:
-    thread.memory.write(block, struct.pack("<qQ", status, count))
-    return status
-
-
-@api("NTSTATUS NtReadFile(HANDLE file, HANDLE event, LPVOID routine, LPVOID context, LPVOID block, LPVOID buffer,"
-     " ULONG size, LPVOID offset, ULONG* key)", "ntdll")  # fmt: skip
-def nt_read_file(
-    thread: Thread, file: int, event: int, routine: int, context: int, block: int, buffer: int, size: int,
-    offset: int, key: int,
-) -> int:  # fmt: skip
-    """The same with a status."""
-    found = file_objects.of(thread, file)
-    if found is None:
-        return STATUS_INVALID_HANDLE
-    place = thread.memory.u64(offset) if offset else None
-    data = file_objects.read(thread, found, size, place if place is None or place < 1 << 63 else None)
-    if isinstance(data, int):
-        status = STATUS_PIPE_BROKEN if data == errors.ERROR_BROKEN_PIPE else STATUS_ACCESS_DENIED
-        return _status_block(thread, block, status, 0)
-    if not data and size:
-        return _status_block(thread, block, STATUS_END_OF_FILE, 0)
-    thread.memory.write(buffer, data)
-    return _status_block(thread, block, 0, len(data))
-
-
-@api("NTSTATUS NtWriteFile(HANDLE file, HANDLE event, LPVOID routine, LPVOID context, LPVOID block, LPVOID buffer,"
-     " ULONG size, LPVOID offset, ULONG* key)", "ntdll")  # fmt: skip
-def nt_write_file(
-    thread: Thread, file: int, event: int, routine: int, context: int, block: int, buffer: int, size: int,
-    offset: int, key: int,
-) -> int:  # fmt: skip
-    """The same with a status."""
-    found = file_objects.of(thread, file)
-    if found is None:
-        return STATUS_INVALID_HANDLE
-    place = thread.memory.u64(offset) if offset else None
-    data = thread.memory.read(buffer, size)
-    error = file_objects.write(thread, found, data, place if place is None or place < 1 << 63 else None)
-    if error:
-        return _status_block(
-            thread, block, STATUS_PIPE_BROKEN if error == errors.ERROR_NO_DATA else STATUS_ACCESS_DENIED, 0
-        )
-    return _status_block(thread, block, 0, size)
+    if found is None or not found.path or found.kind != TYPE_DISK:
+        return thread.fail(errors.ERROR_INVALID_HANDLE, INVALID)
+    handle, error = open_file(thread, found.path, access, share, OPEN_EXISTING, flags)
+    thread.last_error = error
+    return handle or INVALID
 
 
 @api("BOOL SetFilePointerEx(HANDLE file, LARGE_INTEGER distance, LARGE_INTEGER* place, DWORD method)", "kernel32",
@@ -308,63 +288,3 @@ def get_file_size(thread: Thread, file: int, high: int) -> int:
         thread.memory.set_u32(high, size >> 32)
     thread.last_error = 0
     return size & INVALID_32
-
-
-def _lock(thread: Thread, file: int, start: int, size: int, exclusive: bool, fail: bool) -> int:
-    found = file_objects.of(thread, file)
-    if found is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-
-    def free() -> bool:
-        for other in thread.process.handles.objects():
-            if isinstance(other, File) and other is not found and other.path == found.path:
-                for low, length, alone in other.locks:
-                    if (alone or exclusive) and low < start + size and start < low + length:
-                        return False
-        return True
-
-    if not free():
-        if fail:
-            return thread.fail(errors.ERROR_LOCK_VIOLATION)
-        thread.engine.wait(free, None)
-    found.locks.append((start, size, exclusive))
-    return 1
-
-
-def _unlock(thread: Thread, file: int, start: int, size: int) -> int:
-    found = file_objects.of(thread, file)
-    for lock in found.locks if found is not None else ():
-        if lock[:2] == (start, size):
-            assert found is not None
-            found.locks.remove(lock)
-            thread.engine.wake()
-            return 1
-    return thread.fail(errors.ERROR_NOT_LOCKED)
-
-
-@api("BOOL LockFileEx(HANDLE file, DWORD flags, DWORD reserved, DWORD low, DWORD high, LPOVERLAPPED overlapped)",
-     "kernel32", "kernelbase", note="within the process")  # fmt: skip
-def lock_file_ex(thread: Thread, file: int, flags: int, reserved: int, low: int, high: int, overlapped: int) -> int:
-    """Lock a range, shared or not."""
-    start = thread.memory.u64(overlapped + OVERLAPPED_OFFSET)
-    return _lock(thread, file, start, low | high << 32, bool(flags & LOCK_EXCLUSIVE), bool(flags & LOCK_FAIL))
-
-
-@api("BOOL UnlockFileEx(HANDLE file, DWORD reserved, DWORD low, DWORD high, LPOVERLAPPED overlapped)", "kernel32",
-     "kernelbase")  # fmt: skip
-def unlock_file_ex(thread: Thread, file: int, reserved: int, low: int, high: int, overlapped: int) -> int:
-    """Let it go."""
-    return _unlock(thread, file, thread.memory.u64(overlapped + OVERLAPPED_OFFSET), low | high << 32)
-
-
-@api("BOOL LockFile(HANDLE file, DWORD start, DWORD start_high, DWORD low, DWORD high)", "kernel32", "kernelbase",
-     note="within the process")  # fmt: skip
-def lock_file(thread: Thread, file: int, start: int, start_high: int, low: int, high: int) -> int:
-    """Lock a range at once, or fail."""
-    return _lock(thread, file, start | start_high << 32, low | high << 32, exclusive=True, fail=True)
-
-
-@api("BOOL UnlockFile(HANDLE file, DWORD start, DWORD start_high, DWORD low, DWORD high)", "kernel32", "kernelbase")
-def unlock_file(thread: Thread, file: int, start: int, start_high: int, low: int, high: int) -> int:
-    """Let it go."""
-    return _unlock(thread, file, start | start_high << 32, low | high << 32)

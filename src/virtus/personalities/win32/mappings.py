@@ -13,8 +13,17 @@ from virtus.personalities.win32.file_objects import INVALID, TYPE_DISK
 from virtus.personalities.win32.ntstatus import Refused
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.regions import (
-    GRANULARITY, PAGE, PAGE_EXECUTE_READ, PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY, PAGE_READONLY,
-    PAGE_READWRITE, PAGE_WRITECOPY, PROT_WRITE, Kind, Region, rights,
+    GRANULARITY,
+    PAGE,
+    PAGE_EXECUTE_READ,
+    PAGE_EXECUTE_READWRITE,
+    PAGE_EXECUTE_WRITECOPY,
+    PAGE_READONLY,
+    PAGE_READWRITE,
+    PAGE_WRITECOPY,
+    Kind,
+    Region,
+    rights,
 )  # fmt: skip
 from virtus.personalities.win32.synchronisation import Names
 from virtus.personalities.win32.table import api
@@ -100,15 +109,14 @@ def map_view(process: Process, section: Section, address: int, offset: int, size
     if base in WRITABLE and section.protection not in WRITABLE:
         raise Refused(ntstatus.ACCESS_DENIED)
     size = -(-size // PAGE) * PAGE
+    # A view that nobody can store to may be a copy, which a file that becomes shorter takes nothing away from.
+    shared = base not in COPIED and section.protection in WRITABLE
     table = regions(process)
     with table.lock:
         if address and not table.free(address, address + size):
             raise Refused(ntstatus.CONFLICTING_ADDRESSES)
         try:
-            start = process.memory.map_file(
-                address, size, rights(base), section.fd, offset, private=base in COPIED or not rights(base) & PROT_WRITE
-                and section.protection not in WRITABLE,
-            )  # fmt: skip
+            start = process.memory.map_file(address, size, rights(base), section.fd, offset, private=not shared)
         except OSError:
             raise Refused(ntstatus.CONFLICTING_ADDRESSES if address else ntstatus.NO_MEMORY) from None
         region = Region(start, size, Kind.MAPPED, base)
