@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,16 @@ from virtus.guests import elf
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtus-tests"
 META_PACKAGE: Final = "linux-image-cloud-amd64"
-DRIVERS: Final = ("drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko", "drivers/xen/xen-balloon.ko")
+DRIVERS: Final = (
+    "drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko",
+    "drivers/virtio/virtio.ko", "drivers/virtio/virtio_ring.ko", "drivers/virtio/virtio_mmio.ko",
+    "drivers/virtio/virtio_balloon.ko", "drivers/block/virtio_blk.ko", "net/core/failover.ko",
+    "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko", "drivers/char/hw_random/rng-core.ko",
+    "drivers/char/hw_random/virtio-rng.ko",
+    "virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-amd.ko",
+)  # fmt: skip
 """Those that are no modules are left out."""
-EDITION: Final = 2
+EDITION: Final = 3
 """Of what is kept of a package."""
 NODE: Final = (
     b"070701"  # the cpio format that Linux unpacks (Documentation/driver-api/early-userspace/buffer-format.rst)
@@ -86,19 +94,26 @@ def program32() -> bytes:
     return header + struct.pack("<8I", 1, 0, 0x08048000, 0x08048000, size, size, 7, 4096) + _CODE_32
 
 
-def ramdisk(script: str, path: Path, *modules: Path) -> Path:
-    """An initial ramdisk at `path` whose /init is a shell script in which busybox's commands are there."""
+def ramdisk(script: str, path: Path, *modules: Path, files: Mapping[str, Path] | None = None) -> Path:
+    """An initial ramdisk at `path` whose /init is a shell script in which busybox's commands are there.
+
+    `files` are put where their names say.
+    """
     start = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc proc /proc; mount -t sysfs sys /sys\n"
     start += "mount -t devtmpfs dev /dev\n" + "".join(f"insmod /{module.name}\n" for module in modules)
-    files = [(name, 0o40755, b"", 0) for name in ("bin", "proc", "sys", "dev")]
-    files.append(("dev/console", 0o20600, b"", 5 << 8 | 1))
-    files.append(("bin/busybox", 0o100755, busybox(), 0))
-    files.append(("init", 0o100755, (start + script).encode(), 0))
-    files.append(("bin/program32", 0o100755, program32(), 0))
-    files += [(module.name, 0o100644, module.read_bytes(), 0) for module in modules]
-    files.append(("TRAILER!!!", 0, b"", 0))
+    kept = dict(files or {})
+    above = {str(parent) for name in kept for parent in Path(name).parents if str(parent) != "."}
+    names = sorted({"bin", "proc", "sys", "dev", "tmp"} | above)
+    nodes = [(name, 0o40755, b"", 0) for name in names]
+    nodes += [(name, 0o100755, place.read_bytes(), 0) for name, place in kept.items()]
+    nodes.append(("dev/console", 0o20600, b"", 5 << 8 | 1))
+    nodes.append(("bin/busybox", 0o100755, busybox(), 0))
+    nodes.append(("init", 0o100755, (start + script).encode(), 0))
+    nodes.append(("bin/program32", 0o100755, program32(), 0))
+    nodes += [(module.name, 0o100644, module.read_bytes(), 0) for module in modules]
+    nodes.append(("TRAILER!!!", 0, b"", 0))
     archive = bytearray()
-    for number, (name, mode, data, device) in enumerate(files):
+    for number, (name, mode, data, device) in enumerate(nodes):
         name_bytes = name.encode() + b"\0"
         fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, device >> 8, device & 255, len(name_bytes), 0)
         archive += NODE + b"".join(b"%08x" % field for field in fields) + name_bytes

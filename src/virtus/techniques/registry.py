@@ -35,7 +35,7 @@ ROWS: Final = (
     Row("seccomp", "3.2", "notified", "linux", "namespaces, layers, and notification of few calls", "seccomp"),
     Row("prescan", "3.3", "scanned", "pc", "a whole PC by scanning code before it runs, as VMware Workstation"),
     Row("paravirt", "3.4", "kvm at ring 3", "xen", "paravirtual domains, as Xen", "paravirt"),
-    Row("hvm", "3.5", "kvm", "pc with virtio", "hardware-assisted virtual machines"),
+    Row("hvm", "3.5", "kvm", "pc with virtio", "hardware-assisted virtual machines", "hvm"),
 )
 NOTES: Final = {"seccomp": "beyond the paper: User Mode Linux's newest mode"}
 

@@ -1,0 +1,139 @@
+"""A split virtqueue (virtio 1.2, 2.7): descriptors of the driver's, rings of what is available and what was used.
+
+The driver is the guest's: every index and address is checked, and what it changes while we look is read once.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from virtus.devices.virtio.exclusion import DeviceMemory, Excluded
+
+DESCRIPTOR: Final = struct.Struct("<QIHH")  # address, length, flags, next
+NEXT, WRITE, INDIRECT = 1, 2, 4  # VIRTQ_DESC_F_*
+NO_INTERRUPT: Final = 1  # VIRTQ_AVAIL_F_NO_INTERRUPT
+USED: Final = struct.Struct("<II")  # id, length
+MOST: Final = 256
+"""Descriptors of a queue."""
+MOST_BYTES: Final = 16 << 20
+"""Of one request; more is no sane driver's."""
+
+
+class BadRing(Exception):
+    """The driver's rings make no sense; the device needs to be reset."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """One request: what the device reads, and where it writes to."""
+
+    head: int
+    readable: list[memoryview]
+    writable: list[memoryview]
+
+    def read(self) -> bytes:
+        """All that is to be read."""
+        return b"".join(self.readable)
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Fill what is to be written, as far as it goes; how many bytes."""
+        view, done = memoryview(data), 0
+        for piece in self.writable:
+            count = min(len(piece), len(view) - done)
+            piece[:count] = view[done : done + count]
+            done += count
+            if done == len(view):
+                break
+        return done
+
+
+class Queue:
+    """One queue of a device. `size` and the three addresses are the driver's to set until it is `ready`."""
+
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._memory = memory
+        self.reset()
+
+    def reset(self) -> None:
+        """As after power-on."""
+        self.size = MOST
+        self.ready = False
+        self.descriptors = self.available = self.used = 0
+        self._next = self._done = 0
+
+    def start(self) -> None:
+        """The driver says that it is ready; raises BadRing for rings that cannot be."""
+        if not 0 < self.size <= MOST or self.size & (self.size - 1):
+            raise BadRing(f"a queue of {self.size}")
+        try:
+            self._table = self._memory.view(self.descriptors, DESCRIPTOR.size * self.size)
+            self._available = self._memory.view(self.available, 6 + 2 * self.size)
+            self._used = self._memory.view(self.used, 6 + USED.size * self.size)
+        except Excluded as error:
+            raise BadRing(str(error)) from error
+        self.ready = True
+
+    def save(self) -> list[int]:
+        """All there is to know of it."""
+        return [self.size, int(self.ready), self.descriptors, self.available, self.used, self._next, self._done]
+
+    def load(self, saved: list[int]) -> None:
+        """What `save` gave; raises BadRing."""
+        self.size, ready, self.descriptors, self.available, self.used, self._next, self._done = saved
+        if ready:
+            self.start()
+
+    def __iter__(self) -> Iterator[Chain]:
+        """The requests that wait, each once. Raises BadRing."""
+        while (chain := self.take()) is not None:
+            yield chain
+
+    def take(self) -> Chain | None:
+        """The next request, None when there is none; raises BadRing."""
+        if not self.ready:
+            return None
+        (produced,) = struct.unpack_from("<H", self._available, 2)
+        if produced == self._next:
+            return None
+        if produced - self._next & 0xFFFF > self.size:
+            raise BadRing("more is available than there is room for")
+        (head,) = struct.unpack_from("<H", self._available, 4 + 2 * (self._next % self.size))
+        chain = self._chain(head)
+        self._next = self._next + 1 & 0xFFFF
+        return chain
+
+    def put_back(self) -> None:
+        """The request that was taken last is not served now."""
+        self._next = self._next - 1 & 0xFFFF
+
+    def _chain(self, head: int) -> Chain:
+        chain, at, total = Chain(head, [], []), head, 0
+        for _ in range(self.size):
+            if at >= self.size:
+                raise BadRing(f"descriptor {at} of {self.size}")
+            address, length, flags, following = DESCRIPTOR.unpack_from(self._table, DESCRIPTOR.size * at)
+            total += length
+            if flags & INDIRECT or total > MOST_BYTES:
+                raise BadRing("an indirect descriptor, which was not offered" if flags & INDIRECT else "too long")
+            if not flags & WRITE and chain.writable:
+                raise BadRing("something to read behind something to write")
+            try:
+                piece = self._memory.view(address, length)
+            except Excluded as error:
+                raise BadRing(str(error)) from error
+            (chain.writable if flags & WRITE else chain.readable).append(piece)
+            if not flags & NEXT:
+                return chain
+            at = following
+        raise BadRing("descriptors in a circle")
+
+    def give(self, chain: Chain, written: int) -> None:
+        """A request has been served, and so many bytes been written."""
+        USED.pack_into(self._used, 4 + USED.size * (self._done % self.size), chain.head, written)
+        self._done = self._done + 1 & 0xFFFF
+        struct.pack_into("<H", self._used, 2, self._done)
+
+    def wants_interrupt(self) -> bool:
+        """Whether the driver wants to be told."""
+        return not struct.unpack_from("<H", self._available, 0)[0] & NO_INTERRUPT

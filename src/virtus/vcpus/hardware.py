@@ -1,0 +1,166 @@
+"""vCPU "kvm": processors that run a guest at all its rings, under VMX or SVM; one thread of the host each.
+
+Interrupt controllers and the timer are in the host's kernel, which also takes care of halted processors. What comes out
+is what devices must answer: ports, and memory where there is none.
+"""
+
+import fcntl
+import signal
+import struct
+import threading
+from typing import Final
+
+from virtus.errors import HostLacks, MachineBroken
+from virtus.exits import Exit, Reason
+from virtus.host import kvm, kvm_devices
+from virtus.memory.guest_memory import GuestMemory
+
+KICK: Final = signal.SIGRTMIN
+RUN_UNION: Final = 32
+IO_EXIT: Final = struct.Struct("<BBHIQ")  # kvm_run.io: direction, size, port, count, offset of the data
+MEMORY_EXIT: Final = struct.Struct("<Q8sIB")  # kvm_run.mmio: address, data, length, is_write
+DATA_AT: Final = RUN_UNION + 8
+OUT: Final = 1
+# CPUID: Intel SDM volume 2, "CPUID"
+HYPERVISOR, DEADLINE_TIMER = 1 << 31, 1 << 24  # leaf 1, ECX: kept for the monitor to set
+FLAT_CODE: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 8, 11, 1, 0, 1, 1, 0, 1, 0, 0, 0)
+FLAT_DATA: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 16, 3, 1, 0, 1, 1, 0, 1, 0, 0, 0)
+TASK: Final = kvm.SEGMENT.pack(0, 0x67, 32, 11, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+PROTECTED: Final = 0x11  # CR0: PE, ET
+RBX, RIP, RFLAGS = 1, 16, 17
+RESERVED_FLAG: Final = 2
+
+
+class HardwareMachine:
+    """Memory and `count` processors, the first of which is to be started. Raises HostLacks."""
+
+    def __init__(self, memory: GuestMemory, count: int) -> None:
+        doing = "starting a virtual machine"
+        self.memory = memory
+        try:
+            self.vm = kvm.Vm()
+        except OSError as error:
+            raise HostLacks(doing, f"/dev/kvm: {error.strerror}", "see `virtus doctor`") from error
+        self.vcpus: list[HardwareVcpu] = []
+        try:
+            self.vm.set_memory(0, 0, memory.size, memory.address)
+            kvm_devices.make_interrupt_controllers(self.vm)
+            supported = kvm_devices.supported_cpuid(self.vm)
+            self.vcpus.extend(HardwareVcpu(self, number, count, supported) for number in range(count))
+        except OSError as error:
+            self.close()
+            raise HostLacks(doing, f"KVM: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Give it back, when no processor runs any more. May be called twice."""
+        for vcpu in self.vcpus:
+            vcpu.close()
+        self.vm.close()
+
+
+class HardwareVcpu:
+    """One processor. See Vcpu; `begin` is called in the thread that will run it."""
+
+    def __init__(self, machine: HardwareMachine, number: int, count: int, supported: list[list[int]]) -> None:
+        self.number = number
+        self.processor = kvm.VirtualProcessor(machine.vm, number)
+        self.processor.valid[0] = 0  # no registers at every exit
+        self._shared = self.processor.shared
+        self._exit = Exit()
+        self._exit.context = self
+        self._ident = 0
+        self._reading: tuple[int, int] | None = None  # where the answer goes, and its size
+        self._more: list[tuple[int, int]] = []  # further pieces of a string instruction
+        self.counters = kvm_devices.Counters(self.processor.fd)
+        kvm_devices.set_cpuid(self.processor, _cpuid(supported, number, count))
+
+    def start(self, entry: int, argument: int) -> None:
+        """Begin in 32-bit protected mode, flat and without paging, with `argument` in EBX: the PVH entry."""
+        processor = self.processor
+        sregs = processor.get_sregs()
+        sregs[kvm.CS_AT : kvm.CS_AT + 24] = FLAT_CODE
+        for at in (kvm.DS_AT, kvm.ES_AT, kvm.FS_AT, kvm.GS_AT, kvm.SS_AT):
+            sregs[at : at + 24] = FLAT_DATA
+        sregs[kvm.TR_AT : kvm.TR_AT + 24] = TASK
+        struct.pack_into("<QQQQQQ", sregs, kvm.CONTROL_AT, PROTECTED, 0, 0, 0, 0, 0)
+        processor.set_sregs(sregs)
+        regs = [0] * len(kvm.REGISTER_NAMES)
+        regs[RBX], regs[RIP], regs[RFLAGS] = argument, entry, RESERVED_FLAG
+        processor.set_registers(struct.pack(f"<{len(regs)}Q", *regs))
+
+    def begin(self) -> None:
+        """This thread runs it."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {KICK})
+        self.processor.admit_signals({KICK})
+        self._ident = threading.get_ident()
+
+    def kick(self) -> None:
+        """Have it come out soon, with Reason.EVENT. Any thread may ask."""
+        self._shared[kvm.RUN_IMMEDIATE_EXIT] = 1
+        if self._ident:
+            signal.pthread_kill(self._ident, KICK)
+
+    def run(self) -> Exit:
+        """See Vcpu. The exits are PORT_IO, MEMORY_IO, EVENT and ENDED."""
+        exit, shared = self._exit, self._shared
+        if self._reading is not None:
+            at, size = self._reading
+            shared[at : at + size] = (exit.value & (1 << 8 * size) - 1).to_bytes(size, "little")
+            self._reading = None
+        if self._more:
+            return self._next_piece()
+        try:
+            fcntl.ioctl(self.processor.fd, kvm.KVM_RUN, 0)
+        except (InterruptedError, BlockingIOError):  # the second is of a processor that has not been brought up
+            signal.sigtimedwait({KICK}, 0)
+            shared[kvm.RUN_IMMEDIATE_EXIT] = 0
+            exit.reason, exit.number = Reason.EVENT, 0
+            return exit
+        except OSError as error:
+            raise MachineBroken("running the guest", f"KVM_RUN: {error.strerror}") from error
+        reason = self.processor.exit_reason[0]
+        if reason == kvm.EXIT_IO:
+            direction, size, port, count, offset = IO_EXIT.unpack_from(shared, RUN_UNION)
+            exit.reason, exit.number, exit.size, exit.write = Reason.PORT_IO, port, size, direction == OUT
+            self._more = [(offset + size * number, size) for number in range(count)]
+            return self._next_piece()
+        if reason == kvm.EXIT_MMIO:
+            address, data, size, write = MEMORY_EXIT.unpack_from(shared, RUN_UNION)
+            exit.reason, exit.number, exit.size, exit.write = Reason.MEMORY_IO, address, size, bool(write)
+            exit.value = int.from_bytes(data[:size], "little") if write else 0
+            if not write:
+                self._reading = (DATA_AT, size)
+            return exit
+        exit.reason, exit.number = Reason.ENDED, reason
+        return exit
+
+    def _next_piece(self) -> Exit:
+        exit, (at, size) = self._exit, self._more.pop(0)
+        if exit.write:
+            exit.value = int.from_bytes(self._shared[at : at + size], "little")
+        else:
+            exit.value, self._reading = 0, (at, size)
+        return exit
+
+    def close(self) -> None:
+        """See Vcpu."""
+        self.counters.close()
+        self.processor.close()
+
+
+def _cpuid(supported: list[list[int]], number: int, count: int) -> list[list[int]]:
+    """What CPUID answers on processor `number` of `count`: what the host supports, and who it is."""
+    entries = []
+    for leaf, index, flags, eax, ebx, ecx, edx in supported:
+        if leaf == 1:
+            ecx |= HYPERVISOR | DEADLINE_TIMER
+            ebx = ebx & 0xFFFF | count << 16 | number << 24
+            edx = edx | 1 << 28 if count > 1 else edx & ~(1 << 28)
+        elif leaf in (0xB, 0x1F):  # extended topology: every processor is a core of one package
+            bits = (count - 1).bit_length()
+            eax, ebx, ecx = ((0, 1, 1 << 8), (bits, count, 2 << 8 | 1))[index] if index < 2 else (0, 0, index)
+            edx = number
+        elif leaf == 4:
+            eax = eax & 0x03FFFFFF & ~(0xFFF << 14) | max(count - 1, 0) << 26
+        entries.append([leaf, index, flags, eax, ebx, ecx, edx])
+    return entries
