@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.win32.fake_engine import call, new_thread, room
-from virtus.personalities.win32 import errors, heaps, virtual_memory
+from virtus.personalities.win32 import errors, heaps, native_memory, virtual_memory
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.heap_blocks import LARGE, class_of
 from virtus.personalities.win32.process import Thread
@@ -15,6 +15,7 @@ from virtus.personalities.win32.regions import PAGE, Kind, Region
 
 COMMIT, RESERVE, DECOMMIT, RELEASE = 0x1000, 0x2000, 0x4000, 0x8000
 BASE = 0x10000
+MODULES = (native_memory,)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tests.win32.fake_engine import FakeEngine, call, new_thread, room, wide
-from virtus.personalities.win32 import barriers, errors, keyed_events, locks, state, synchronisation, waiting
+from virtus.personalities.win32 import barriers, errors, keyed_events, locks, once, state, synchronisation, waiting
 from virtus.personalities.win32.process import Thread
 
 INFINITE, TIMEOUT, IO_COMPLETION, ABANDONED = 0xFFFF_FFFF, 0x102, 0xC0, 0x80
-MODULES = (barriers, keyed_events, locks, synchronisation, waiting)
+MODULES = (barriers, keyed_events, locks, once, synchronisation, waiting)
 TEB = 0x2000
 
 

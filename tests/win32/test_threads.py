@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.win32.fake_engine import FakeEngine, call, new_thread, room
-from virtus.personalities.win32 import errors, fibers, local_storage, process_blocks, thread_pool, threads
+from virtus.personalities.win32 import errors, fibers, local_storage, process_blocks, thread_pool, threads, timer_queues
 from virtus.personalities.win32.process import ProcessEnd, Thread
 
 INFINITE, TIMEOUT, STILL_ACTIVE = 0xFFFF_FFFF, 0x102, 259
 FAILED = 0xFFFF_FFFF
-MODULES = (fibers, local_storage, thread_pool, threads)
+MODULES = (fibers, local_storage, thread_pool, threads, timer_queues)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ TEB_SIZE: Final = 0x4000
 TEB_STACK_BASE, TEB_STACK_LIMIT, TEB_SELF, TEB_PROCESS, TEB_THREAD = 0x08, 0x10, 0x30, 0x40, 0x48
 TEB_TLS, TEB_PEB, TEB_LOCALE, TEB_STACK_ALLOCATION = 0x58, 0x60, 0x108, 0x1478
 PEB_SIZE: Final = 0x1000
+PEB_LOCK, PEB_LOADER_LOCK = 0x38, 0x110  # FastPebLock, LoaderLock: critical sections
+PEB_SECTIONS, SECTION_SIZE, SECTION_COUNT = 0x900, 0x40, 8  # behind what is documented of the PEB
 PEB_IMAGE, PEB_LOADER, PEB_PARAMETERS, PEB_HEAP, PEB_PROCESSORS = 0x10, 0x18, 0x20, 0x30, 0xB8
 PEB_VERSION, PEB_SUBSYSTEM = 0x118, 0x128
 WINDOWS_MAJOR, WINDOWS_MINOR, WINDOWS_BUILD, PLATFORM_NT = 10, 0, 19045, 2
@@ -78,6 +80,10 @@ def make_peb(
         memory.write(loader + where, struct.pack("<QQ", loader + where, loader + where))
     for where, value in ((PEB_IMAGE, image), (PEB_LOADER, loader), (PEB_PARAMETERS, parameters)):
         memory.set_u64(peb + where, value)
+    for index, where in enumerate((PEB_LOCK, PEB_LOADER_LOCK)):
+        section = peb + PEB_SECTIONS + SECTION_SIZE * index
+        memory.set_u32(section + SECTION_COUNT, 0xFFFF_FFFF)  # free
+        memory.set_u64(peb + where, section)
     memory.set_u32(peb + PEB_PROCESSORS, len(os.sched_getaffinity(0)))
     version = struct.pack("<IIHHI", WINDOWS_MAJOR, WINDOWS_MINOR, WINDOWS_BUILD, 0, PLATFORM_NT)
     memory.write(peb + PEB_VERSION, version + struct.pack("<III", SUBSYSTEM_CONSOLE, 6, 0))

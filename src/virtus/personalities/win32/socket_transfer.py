@@ -19,7 +19,7 @@ from virtus.personalities.win32.sockets import READ, WRITE, Socket, SocketError
 from virtus.personalities.win32.synchronisation import Event, new_event
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.waiting import INFINITE, object_of, wait_for_multiple_objects_ex
-from virtus.personalities.win32.winsock import _address, give_address, refusing
+from virtus.personalities.win32.winsock import address_at, give_address, refusing
 
 MSG_OOB, MSG_PEEK, MSG_WAITALL = 0x1, 0x2, 0x8
 FLAGS: Final = {MSG_OOB: socket.MSG_OOB, MSG_PEEK: socket.MSG_PEEK}
@@ -91,7 +91,7 @@ def send(thread: Thread, handle: int, data: int, size: int, flags: int) -> int:
 def sendto(thread: Thread, handle: int, data: int, size: int, flags: int, address: int, address_size: int) -> int:
     """To an address, if one is given."""
     found = sockets.of(thread, handle)
-    target = _address(thread, found, address, address_size) if address else None
+    target = address_at(thread, found, address, address_size) if address else None
     return _send(thread, found, thread.memory.read(data, max(0, min(size, LARGEST))), flags, target)
 
 
@@ -170,7 +170,7 @@ def wsa_send_to(
     """From several buffers to an address."""
     found = sockets.of(thread, handle)
     data = b"".join(thread.memory.read(place, min(size, LARGEST)) for size, place in _buffers(thread, buffers, count))
-    target = _address(thread, found, address, address_size) if address else None
+    target = address_at(thread, found, address, address_size) if address else None
     number = _send(thread, found, data, flags, target)
     if sent:
         thread.memory.set_u32(sent, number)

@@ -10,13 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from virtus.personalities.win32 import errors, state
+from virtus.personalities.win32 import state
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.synchronisation import Event
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.threads import new_thread
 from virtus.personalities.win32.waiting import (
-    INFINITE,
     WAIT_OBJECT_0,
     WAIT_TIMEOUT,
     Waitable,
@@ -29,8 +28,6 @@ from virtus.personalities.win32.waiting import (
 IDLE_NS: Final = 5_000_000_000
 MOST_WORKERS: Final = 64
 WORKER_STACK: Final = 1 << 20
-INVALID_HANDLE: Final = (1 << 64) - 1
-WT_EXECUTEONLYONCE: Final = 8
 
 
 class Item:
@@ -70,7 +67,8 @@ class Pool:
         return number
 
 
-def _pool(process: Process) -> Pool:
+def pool_of(process: Process) -> Pool:
+    """The process's pool."""
     return state.of(process, Pool)
 
 
@@ -103,7 +101,7 @@ def _next_due(pool: Pool) -> int | None:
 def _taken(thread: Thread) -> tuple[Item, int] | None:
     """The next call to make, None after some seconds without one, or where timers have changed."""
     process = thread.process
-    pool, guard = _pool(process), lock(process)
+    pool, guard = pool_of(process), lock(process)
     taken: tuple[Item, int] | None = None
     with guard:
         pool.free += 1
@@ -130,7 +128,7 @@ def _taken(thread: Thread) -> tuple[Item, int] | None:
 def _work(thread: Thread) -> int:
     """A worker's life: it ends when there has been nothing to do for a while."""
     process = thread.process
-    pool, guard = _pool(process), lock(process)
+    pool, guard = pool_of(process), lock(process)
     while True:
         began = time.monotonic_ns()
         taken = _taken(thread)
@@ -152,7 +150,7 @@ def _work(thread: Thread) -> int:
 
 def _start_workers(process: Process) -> None:
     """One more worker if there is something to do or to watch, and nobody free."""
-    pool = _pool(process)
+    pool = pool_of(process)
     with lock(process):
         needed = bool(pool.queue or pool.armed) and not pool.free and pool.workers < MOST_WORKERS
         if needed:
@@ -166,7 +164,7 @@ def _start_workers(process: Process) -> None:
 
 
 def _submit(process: Process, item: Item, result: int = 0) -> None:
-    pool = _pool(process)
+    pool = pool_of(process)
     with lock(process):
         pool.queue.append((item, result))
         item.queued += 1
@@ -174,26 +172,27 @@ def _submit(process: Process, item: Item, result: int = 0) -> None:
     process.engine.wake()
 
 
-def _arm(process: Process, item: Item) -> None:
+def arm(process: Process, item: Item) -> None:
+    """Have an item become due or wait from now on."""
     with lock(process):
-        _pool(process).armed.add(item)
-        _pool(process).changes += 1
+        pool_of(process).armed.add(item)
+        pool_of(process).changes += 1
     _start_workers(process)
     process.engine.wake()
 
 
 def _disarm(process: Process, item: Item) -> bool:
     """Whether it was armed."""
-    pool = _pool(process)
+    pool = pool_of(process)
     with lock(process):
         before = item in pool.armed
         pool.armed.discard(item)
     return before
 
 
-def _cancel(process: Process, item: Item) -> None:
+def cancel_calls(process: Process, item: Item) -> None:
     """Take queued calls back."""
-    pool = _pool(process)
+    pool = pool_of(process)
     with lock(process):
         pool.queue = deque(entry for entry in pool.queue if entry[0] is not item)
         item.queued = 0
@@ -201,16 +200,18 @@ def _cancel(process: Process, item: Item) -> None:
 
 def _wait_idle(thread: Thread, item: Item, cancel: int) -> None:
     if cancel:
-        _cancel(thread.process, item)
+        cancel_calls(thread.process, item)
     thread.engine.wait(lambda: item.idle, None)
 
 
-def _item(thread: Thread, handle: int) -> Item | None:
-    return _pool(thread.process).items.get(handle)
+def item_of(thread: Thread, handle: int) -> Item | None:
+    """What a number stands for, None for nothing."""
+    return pool_of(thread.process).items.get(handle)
 
 
-def _close(thread: Thread, handle: int) -> None:
-    item = _pool(thread.process).items.pop(handle, None)
+def close_item(thread: Thread, handle: int) -> None:
+    """Give a number back; it becomes due no more."""
+    item = pool_of(thread.process).items.pop(handle, None)
     if item is not None:
         item.closed = True
         _disarm(thread.process, item)
@@ -219,7 +220,7 @@ def _close(thread: Thread, handle: int) -> None:
 
 def _instance(thread: Thread, body: Callable[[int], Any]) -> None:
     """Run a callback with an instance, and after it what it has asked for."""
-    pool = _pool(thread.process)
+    pool = pool_of(thread.process)
     instance = thread.teb  # unlike any other that runs now
     pool.instances[instance] = []
     try:
@@ -232,7 +233,7 @@ def _instance(thread: Thread, body: Callable[[int], Any]) -> None:
 @api("LPVOID CreateThreadpoolWork(FARPROC callback, LPVOID context, LPVOID environment)", "kernel32", "kernelbase")
 def create_threadpool_work(thread: Thread, callback: int, context: int, environment: int) -> int:
     """Something to be called as often as it is submitted."""
-    pool = _pool(thread.process)
+    pool = pool_of(thread.process)
     handle = 0
 
     def call(self: Thread, result: int) -> None:
@@ -245,7 +246,7 @@ def create_threadpool_work(thread: Thread, callback: int, context: int, environm
 @api("void SubmitThreadpoolWork(LPVOID work)", "kernel32", "kernelbase")
 def submit_threadpool_work(thread: Thread, work: int) -> None:
     """One call more."""
-    item = _item(thread, work)
+    item = item_of(thread, work)
     if item is not None:
         _submit(thread.process, item)
 
@@ -253,7 +254,7 @@ def submit_threadpool_work(thread: Thread, work: int) -> None:
 @api("void WaitForThreadpoolWorkCallbacks(LPVOID work, BOOL cancel)", "kernel32", "kernelbase")
 def wait_for_threadpool_work_callbacks(thread: Thread, work: int, cancel: int) -> None:
     """Until no call is queued or running."""
-    item = _item(thread, work)
+    item = item_of(thread, work)
     if item is not None:
         _wait_idle(thread, item, cancel)
 
@@ -261,7 +262,7 @@ def wait_for_threadpool_work_callbacks(thread: Thread, work: int, cancel: int) -
 @api("void CloseThreadpoolWork(LPVOID work)", "kernel32", "kernelbase")
 def close_threadpool_work(thread: Thread, work: int) -> None:
     """Calls that are queued are still made."""
-    _close(thread, work)
+    close_item(thread, work)
 
 
 @api("BOOL TrySubmitThreadpoolCallback(FARPROC callback, LPVOID context, LPVOID environment)", "kernel32",
@@ -279,11 +280,12 @@ def try_submit_threadpool_callback(thread: Thread, callback: int, context: int, 
 @api("BOOL QueueUserWorkItem(FARPROC callback, LPVOID context, ULONG flags)", "kernel32", "kernelbase")
 def queue_user_work_item(thread: Thread, callback: int, context: int, flags: int) -> int:
     """One call, the older way."""
-    _submit(thread.process, Item(lambda self, result: _call(self, callback, context)))
+    _submit(thread.process, Item(lambda self, result: call_back(self, callback, context)))
     return 1
 
 
-def _call(thread: Thread, function: int, *arguments: int) -> None:
+def call_back(thread: Thread, function: int, *arguments: int) -> None:
+    """Call a guest's function for its own sake."""
     thread.engine.call(function, *arguments)
 
 
@@ -296,20 +298,20 @@ def create_threadpool_timer(thread: Thread, callback: int, context: int, environ
 @api("void SetThreadpoolTimer(LPVOID timer, LPFILETIME due, DWORD period, DWORD window)", "kernel32", "kernelbase")
 def set_threadpool_timer(thread: Thread, timer: int, due: int, period: int, window: int) -> None:
     """Due at a time, then each period of milliseconds; a null pointer stops it."""
-    item = _item(thread, timer)
+    item = item_of(thread, timer)
     if item is None:
         return
     _disarm(thread.process, item)
     if due:
         item.due_ns, item.period_ns = native_deadline(thread, due), period * 1_000_000
-        _arm(thread.process, item)
+        arm(thread.process, item)
 
 
 @api("BOOL SetThreadpoolTimerEx(LPVOID timer, LPFILETIME due, DWORD period, DWORD window)", "kernel32", "kernelbase")
 def set_threadpool_timer_ex(thread: Thread, timer: int, due: int, period: int, window: int) -> int:
     """Whether it was set before."""
-    item = _item(thread, timer)
-    before = item is not None and item in _pool(thread.process).armed
+    item = item_of(thread, timer)
+    before = item is not None and item in pool_of(thread.process).armed
     set_threadpool_timer(thread, timer, due, period, window)
     return int(before)
 
@@ -317,7 +319,7 @@ def set_threadpool_timer_ex(thread: Thread, timer: int, due: int, period: int, w
 @api("BOOL IsThreadpoolTimerSet(LPVOID timer)", "kernel32", "kernelbase")
 def is_threadpool_timer_set(thread: Thread, timer: int) -> int:
     """Whether it will become due."""
-    return int(_item(thread, timer) in _pool(thread.process).armed)
+    return int(item_of(thread, timer) in pool_of(thread.process).armed)
 
 
 @api("void WaitForThreadpoolTimerCallbacks(LPVOID timer, BOOL cancel)", "kernel32", "kernelbase")
@@ -329,7 +331,7 @@ def wait_for_threadpool_timer_callbacks(thread: Thread, timer: int, cancel: int)
 @api("void CloseThreadpoolTimer(LPVOID timer)", "kernel32", "kernelbase")
 def close_threadpool_timer(thread: Thread, timer: int) -> None:
     """It becomes due no more."""
-    _close(thread, timer)
+    close_item(thread, timer)
 
 
 @api("LPVOID CreateThreadpoolWait(FARPROC callback, LPVOID context, LPVOID environment)", "kernel32", "kernelbase")
@@ -340,20 +342,20 @@ def create_threadpool_wait(thread: Thread, callback: int, context: int, environm
     def call(self: Thread, result: int) -> None:
         _instance(self, lambda instance: self.engine.call(callback, instance, context, handle, result))
 
-    handle = _pool(thread.process).handle(thread.process, Item(call))
+    handle = pool_of(thread.process).handle(thread.process, Item(call))
     return handle
 
 
 @api("void SetThreadpoolWait(LPVOID wait, HANDLE object, LPFILETIME timeout)", "kernel32", "kernelbase")
 def set_threadpool_wait(thread: Thread, wait: int, object: int, timeout: int) -> None:
     """Wait once; a null handle stops it."""
-    item = _item(thread, wait)
+    item = item_of(thread, wait)
     if item is None:
         return
     _disarm(thread.process, item)
     if object:
         item.object, item.due_ns = waitable(thread, object), native_deadline(thread, timeout)
-        _arm(thread.process, item)
+        arm(thread.process, item)
 
 
 @api("void WaitForThreadpoolWaitCallbacks(LPVOID wait, BOOL cancel)", "kernel32", "kernelbase")
@@ -365,19 +367,19 @@ def wait_for_threadpool_wait_callbacks(thread: Thread, wait: int, cancel: int) -
 @api("void CloseThreadpoolWait(LPVOID wait)", "kernel32", "kernelbase")
 def close_threadpool_wait(thread: Thread, wait: int) -> None:
     """It waits no more."""
-    _close(thread, wait)
+    close_item(thread, wait)
 
 
 @api("LPVOID CreateThreadpool(LPVOID reserved)", "kernel32", "kernelbase", note="all pools are one")
 def create_threadpool(thread: Thread, reserved: int) -> int:
     """The process's own pool under another number."""
-    return _pool(thread.process).handle(thread.process, Item(lambda self, result: None))
+    return pool_of(thread.process).handle(thread.process, Item(lambda self, result: None))
 
 
 @api("void CloseThreadpool(LPVOID pool)", "kernel32", "kernelbase")
 def close_threadpool(thread: Thread, pool: int) -> None:
     """The process's own stays."""
-    _close(thread, pool)
+    close_item(thread, pool)
 
 
 @api("void SetThreadpoolThreadMaximum(LPVOID pool, DWORD count)", "kernel32", "kernelbase", note="changes nothing")
@@ -398,7 +400,7 @@ def callback_may_run_long(thread: Thread, instance: int) -> int:
 
 
 def _afterwards(thread: Thread, instance: int, body: Callable[[], None]) -> None:
-    pending = _pool(thread.process).instances.get(instance)
+    pending = pool_of(thread.process).instances.get(instance)
     if pending is not None:
         pending.append(body)
 
@@ -420,95 +422,3 @@ def set_event_when_callback_returns(thread: Thread, instance: int, event: int) -
      note="the library stays")  # fmt: skip
 def free_library_when_callback_returns(thread: Thread, instance: int, module: int) -> None:
     """A library that stays loaded harms nobody."""
-
-
-@api("BOOL RegisterWaitForSingleObject(HANDLE *result, HANDLE object, FARPROC callback, LPVOID context,"
-     " ULONG milliseconds, ULONG flags)", "kernel32", "kernelbase")  # fmt: skip
-def register_wait_for_single_object(
-    thread: Thread, result: int, object: int, callback: int, context: int, milliseconds: int, flags: int
-) -> int:
-    """Called whenever the object is signalled or the time is over, or once."""
-    found = waitable(thread, object)
-    if found is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-    item = Item(lambda self, outcome: _call(self, callback, context, int(outcome == WAIT_TIMEOUT)))
-    item.object, item.once = found, bool(flags & WT_EXECUTEONLYONCE)
-    if milliseconds != INFINITE:
-        item.due_ns = time.monotonic_ns() + milliseconds * 1_000_000
-        item.period_ns = 0 if item.once else milliseconds * 1_000_000
-    thread.memory.set_u64(result, _pool(thread.process).handle(thread.process, item))
-    _arm(thread.process, item)
-    return 1
-
-
-def _unregister(thread: Thread, handle: int, event: int) -> int:
-    """Stop something; INVALID_HANDLE_VALUE waits for calls that run, an event is set when none does."""
-    item = _item(thread, handle)
-    if item is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-    _close(thread, handle)
-    _cancel(thread.process, item)
-    if event == INVALID_HANDLE:
-        thread.engine.wait(lambda: item.idle, None)
-        return 1
-    if event:
-        found = object_of(thread, event)
-        if isinstance(found, Event) and item.idle:
-            found.signal(thread)
-            thread.engine.wake()
-    return 1 if item.idle else thread.fail(errors.ERROR_IO_PENDING)
-
-
-@api("BOOL UnregisterWait(HANDLE wait)", "kernel32")
-def unregister_wait(thread: Thread, wait: int) -> int:
-    """ERROR_IO_PENDING while a call runs."""
-    return _unregister(thread, wait, 0)
-
-
-@api("BOOL UnregisterWaitEx(HANDLE wait, HANDLE event)", "kernel32", "kernelbase")
-def unregister_wait_ex(thread: Thread, wait: int, event: int) -> int:
-    """INVALID_HANDLE_VALUE waits for a call that runs."""
-    return _unregister(thread, wait, event)
-
-
-@api("HANDLE CreateTimerQueue(void)", "kernel32", "kernelbase")
-def create_timer_queue(thread: Thread) -> int:
-    """A number; all timers are the process's."""
-    return _pool(thread.process).handle(thread.process, Item(lambda self, result: None))
-
-
-@api("BOOL CreateTimerQueueTimer(HANDLE *result, HANDLE queue, FARPROC callback, LPVOID argument, DWORD due,"
-     " DWORD period, ULONG flags)", "kernel32", "kernelbase")  # fmt: skip
-def create_timer_queue_timer(
-    thread: Thread, result: int, queue: int, callback: int, argument: int, due: int, period: int, flags: int
-) -> int:
-    """Called after a time, then each period."""
-    item = Item(lambda self, outcome: _call(self, callback, argument, 1))
-    item.due_ns, item.period_ns = time.monotonic_ns() + due * 1_000_000, period * 1_000_000
-    thread.memory.set_u64(result, _pool(thread.process).handle(thread.process, item))
-    _arm(thread.process, item)
-    return 1
-
-
-@api("BOOL ChangeTimerQueueTimer(HANDLE queue, HANDLE timer, ULONG due, ULONG period)", "kernel32", "kernelbase")
-def change_timer_queue_timer(thread: Thread, queue: int, timer: int, due: int, period: int) -> int:
-    """Another time."""
-    item = _item(thread, timer)
-    if item is None:
-        return thread.fail(errors.ERROR_INVALID_HANDLE)
-    item.due_ns, item.period_ns = time.monotonic_ns() + due * 1_000_000, period * 1_000_000
-    _arm(thread.process, item)
-    return 1
-
-
-@api("BOOL DeleteTimerQueueTimer(HANDLE queue, HANDLE timer, HANDLE event)", "kernel32", "kernelbase")
-def delete_timer_queue_timer(thread: Thread, queue: int, timer: int, event: int) -> int:
-    """INVALID_HANDLE_VALUE waits for a call that runs."""
-    return _unregister(thread, timer, event)
-
-
-@api("BOOL DeleteTimerQueueEx(HANDLE queue, HANDLE event)", "kernel32", "kernelbase",
-     note="its timers are to be deleted one by one")  # fmt: skip
-def delete_timer_queue_ex(thread: Thread, queue: int, event: int) -> int:
-    """The number is free again."""
-    return _unregister(thread, queue, event)

@@ -7,7 +7,6 @@ import struct
 from typing import Final
 
 from virtus.personalities.win32 import errors, ntstatus, state
-from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.ntstatus import Refused
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.regions import (
@@ -19,7 +18,6 @@ from virtus.personalities.win32.regions import (
     PAGE_GUARD,
     PAGE_NOACCESS,
     PAGE_WRITECOPY,
-    PROT_WRITE,
     Kind,
     Region,
     Regions,
@@ -41,14 +39,14 @@ def regions(process: Process) -> Regions:
     return state.of(process, Regions)
 
 
-def _aligned(address: int, size: int, unit: int) -> tuple[int, int]:
+def pages_of(address: int, size: int, unit: int) -> tuple[int, int]:
     """Start and end of all pages that a range touches, the start rounded down to `unit`."""
     return address & ~(unit - 1), (address + size + PAGE - 1) & ~(PAGE - 1)
 
 
 def reserve(process: Process, address: int, size: int, protection: int, alignment: int = GRANULARITY) -> Region:
     """A new region without committed pages; raises Refused."""
-    start, end = _aligned(address, size, GRANULARITY) if address else (0, (size + PAGE - 1) & ~(PAGE - 1))
+    start, end = pages_of(address, size, GRANULARITY) if address else (0, (size + PAGE - 1) & ~(PAGE - 1))
     if end - 1 > HIGHEST or (address and start < LOWEST):
         raise Refused(ntstatus.NO_MEMORY if not address else ntstatus.INVALID_PARAMETER_2)
     table, memory = regions(process), process.memory
@@ -99,7 +97,7 @@ def allocate(process: Process, address: int, size: int, kind: int, protection: i
     with table.lock:
         if kind & (MEM_RESET | MEM_RESET_UNDO):
             # the contents may be dropped, and need not be
-            start, end = _aligned(address, size, PAGE)
+            start, end = pages_of(address, size, PAGE)
             _region(process, start, end)
             return start
         if not kind & (MEM_COMMIT | MEM_RESERVE):
@@ -108,7 +106,7 @@ def allocate(process: Process, address: int, size: int, kind: int, protection: i
             region = reserve(process, address, size, protection, alignment or GRANULARITY)
             start, end = region.base, region.end
         else:
-            start, end = _aligned(address, size, PAGE)
+            start, end = pages_of(address, size, PAGE)
             region = _region(process, start, end)
             if region.kind is not Kind.PRIVATE:
                 raise Refused(ntstatus.CONFLICTING_ADDRESSES)
@@ -133,7 +131,7 @@ def release(process: Process, address: int, size: int, kind: int) -> tuple[int, 
                 raise Refused(ntstatus.FREE_VM_NOT_AT_BASE)
             start, end = region.base, region.end
         else:
-            start, end = _aligned(address, size, PAGE)
+            start, end = pages_of(address, size, PAGE)
             if end > region.end:
                 raise Refused(ntstatus.UNABLE_TO_FREE_VM)
         if kind == MEM_DECOMMIT:
@@ -163,7 +161,7 @@ def protect(process: Process, address: int, size: int, protection: int) -> int:
     """VirtualProtect: the first page's protection before; raises Refused."""
     if not valid(protection):
         raise Refused(ntstatus.INVALID_PAGE_PROTECTION)
-    start, end = _aligned(address, size, PAGE)
+    start, end = pages_of(address, size, PAGE)
     table = regions(process)
     if start == end or end - 1 > HIGHEST:
         raise Refused(ntstatus.INVALID_PARAMETER)
@@ -209,7 +207,7 @@ def describe(process: Process, address: int) -> bytes:
         )
 
 
-def _own(thread: Thread, process: int) -> bool:
+def is_own(thread: Thread, process: int) -> bool:
     """Whether a handle is the caller's own process: others' memory is out of reach."""
     if process == CURRENT_PROCESS:
         return True
@@ -229,7 +227,7 @@ def virtual_alloc(thread: Thread, address: int, size: int, kind: int, protection
      "kernelbase", note="in the caller's own process")  # fmt: skip
 def virtual_alloc_ex(thread: Thread, process: int, address: int, size: int, kind: int, protection: int) -> int:
     """Reserve or commit pages."""
-    if not _own(thread, process):
+    if not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     return virtual_alloc(thread, address, size, kind, protection)
 
@@ -264,7 +262,7 @@ def virtual_alloc2(
     thread: Thread, process: int, address: int, size: int, kind: int, protection: int, parameters: int, count: int
 ) -> int:
     """VirtualAlloc with an alignment."""
-    if process and not _own(thread, process):
+    if process and not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     try:
         return allocate(thread.process, address, size, kind, protection, _alignment(thread, parameters, count))
@@ -288,7 +286,7 @@ def virtual_free(thread: Thread, address: int, size: int, kind: int) -> int:
      note="in the caller's own process")  # fmt: skip
 def virtual_free_ex(thread: Thread, process: int, address: int, size: int, kind: int) -> int:
     """Decommit pages or release a region."""
-    if not _own(thread, process):
+    if not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     return virtual_free(thread, address, size, kind)
 
@@ -309,7 +307,7 @@ def virtual_protect(thread: Thread, address: int, size: int, protection: int, ol
      "kernelbase", note="in the caller's own process")  # fmt: skip
 def virtual_protect_ex(thread: Thread, process: int, address: int, size: int, protection: int, old: int) -> int:
     """Change the protection of committed pages."""
-    if not _own(thread, process):
+    if not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     return virtual_protect(thread, address, size, protection, old)
 
@@ -330,7 +328,7 @@ def virtual_query(thread: Thread, address: int, result: int, size: int) -> int:
      note="in the caller's own process")  # fmt: skip
 def virtual_query_ex(thread: Thread, process: int, address: int, result: int, size: int) -> int:
     """Pages that are alike, from an address on."""
-    if not _own(thread, process):
+    if not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     return virtual_query(thread, address, result, size)
 
@@ -339,11 +337,11 @@ def virtual_query_ex(thread: Thread, process: int, address: int, result: int, si
 def virtual_lock(thread: Thread, address: int, size: int) -> int:
     """Succeeds for committed pages."""
     try:
-        region = _region(thread.process, *_aligned(address, size, PAGE))
+        region = _region(thread.process, *pages_of(address, size, PAGE))
     except Refused as refused:
         return thread.fail(refused.error)
     return (
-        1 if all(run[2] for run in region.runs(*_aligned(address, size, PAGE))) else thread.fail(errors.ERROR_NOACCESS)
+        1 if all(run[2] for run in region.runs(*pages_of(address, size, PAGE))) else thread.fail(errors.ERROR_NOACCESS)
     )
 
 
@@ -357,7 +355,7 @@ def virtual_unlock(thread: Thread, address: int, size: int) -> int:
 def discard_virtual_memory(thread: Thread, address: int, size: int) -> int:
     """The contents may be dropped, and need not be. Returns the error itself."""
     try:
-        _region(thread.process, *_aligned(address, size, PAGE))
+        _region(thread.process, *pages_of(address, size, PAGE))
     except Refused as refused:
         return refused.error
     return 0
@@ -397,124 +395,9 @@ def write_process_memory(thread: Thread, process: int, address: int, buffer: int
 
 
 def _copy(thread: Thread, process: int, source: int, target: int, size: int, count: int) -> int:
-    if not _own(thread, process):
+    if not is_own(thread, process):
         return thread.fail(errors.ERROR_ACCESS_DENIED)
     thread.memory.write(target, thread.memory.read(source, size))
     if count:
         thread.memory.set_u64(count, size)
     return 1
-
-
-@api("NTSTATUS NtAllocateVirtualMemory(HANDLE process, LPVOID *address, ULONG_PTR zero_bits, SIZE_T *size, ULONG kind,"
-     " ULONG protection)", "ntdll")  # fmt: skip
-def nt_allocate_virtual_memory(
-    thread: Thread, process: int, address: int, zero_bits: int, size: int, kind: int, protection: int
-) -> int:
-    """Address and size go in and out."""
-    if not _own(thread, process):
-        return ntstatus.ACCESS_DENIED
-    wanted, length = thread.memory.u64(address), thread.memory.u64(size)
-    try:
-        start = allocate(thread.process, wanted, length, kind, protection)
-    except Refused as refused:
-        return refused.status
-    end = (max(wanted, start) + length + PAGE - 1) & ~(PAGE - 1)
-    thread.memory.set_u64(address, start)
-    thread.memory.set_u64(size, end - start)
-    return 0
-
-
-@api("NTSTATUS NtFreeVirtualMemory(HANDLE process, LPVOID *address, SIZE_T *size, ULONG kind)", "ntdll")
-def nt_free_virtual_memory(thread: Thread, process: int, address: int, size: int, kind: int) -> int:
-    """Also of a part of a region."""
-    if not _own(thread, process):
-        return ntstatus.ACCESS_DENIED
-    try:
-        start, end = release(thread.process, thread.memory.u64(address), thread.memory.u64(size), kind)
-    except Refused as refused:
-        return refused.status
-    thread.memory.set_u64(address, start)
-    thread.memory.set_u64(size, end - start)
-    return 0
-
-
-@api("NTSTATUS NtProtectVirtualMemory(HANDLE process, LPVOID *address, SIZE_T *size, ULONG protection, PULONG old)",
-     "ntdll")  # fmt: skip
-def nt_protect_virtual_memory(thread: Thread, process: int, address: int, size: int, protection: int, old: int) -> int:
-    """VirtualProtect with the range rounded in place."""
-    if not _own(thread, process):
-        return ntstatus.ACCESS_DENIED
-    place, length = thread.memory.u64(address), thread.memory.u64(size)
-    try:
-        before = protect(thread.process, place, length, protection)
-    except Refused as refused:
-        return refused.status
-    start, end = _aligned(place, length, PAGE)
-    thread.memory.set_u64(address, start)
-    thread.memory.set_u64(size, end - start)
-    thread.memory.set_u32(old, before)
-    return 0
-
-
-@api("NTSTATUS NtQueryVirtualMemory(HANDLE process, LPCVOID address, int class, LPVOID result, SIZE_T size,"
-     " SIZE_T *length)", "ntdll", note="MemoryBasicInformation only")  # fmt: skip
-def nt_query_virtual_memory(
-    thread: Thread, process: int, address: int, kind: int, result: int, size: int, length: int
-) -> int:
-    """MemoryBasicInformation."""
-    if kind != 0:
-        return ntstatus.INVALID_INFO_CLASS
-    if size < MEMORY_BASIC_INFORMATION.size:
-        return ntstatus.INFO_LENGTH_MISMATCH
-    try:
-        thread.memory.write(result, describe(thread.process, address))
-    except Refused as refused:
-        return refused.status
-    if length:
-        thread.memory.set_u64(length, MEMORY_BASIC_INFORMATION.size)
-    return 0
-
-
-@api("BOOL IsBadReadPtr(LPCVOID address, UINT_PTR size)", "kernel32", "kernelbase")
-def is_bad_read_ptr(thread: Thread, address: int, size: int) -> int:
-    """Whether some page of a range is not readable."""
-    return int(bool(size) and not _allows(thread, address, size, write=False))
-
-
-@api("BOOL IsBadWritePtr(LPVOID address, UINT_PTR size)", "kernel32", "kernelbase")
-def is_bad_write_ptr(thread: Thread, address: int, size: int) -> int:
-    """Whether some page of a range is not writable."""
-    return int(bool(size) and not _allows(thread, address, size, write=True))
-
-
-@api("BOOL IsBadCodePtr(FARPROC address)", "kernel32", "kernelbase")
-def is_bad_code_ptr(thread: Thread, address: int) -> int:
-    """Whether an address is not readable."""
-    return int(not _allows(thread, address, 1, write=False))
-
-
-@api("BOOL IsBadStringPtrA(LPCSTR text, UINT_PTR size)", "kernel32", "kernelbase")
-def is_bad_string_ptr_a(thread: Thread, text: int, size: int) -> int:
-    """Of the first character."""
-    return int(bool(size) and not _allows(thread, text, 1, write=False))
-
-
-@api("BOOL IsBadStringPtrW(LPCWSTR text, UINT_PTR size)", "kernel32", "kernelbase")
-def is_bad_string_ptr_w(thread: Thread, text: int, size: int) -> int:
-    """Of the first character."""
-    return int(bool(size) and not _allows(thread, text, 2, write=False))
-
-
-def _allows(thread: Thread, address: int, size: int, *, write: bool) -> bool:
-    """Whether all of a range may be read or, by the account of regions where it has one, written."""
-    table, place, end = regions(thread.process), address, address + size
-    try:
-        while place < end:
-            thread.memory.read(place, 1)
-            region = table.find(place)
-            if write and region is not None and not rights(region.run(place)[2] or PAGE_NOACCESS) & PROT_WRITE:
-                return False
-            place = (place & ~(PAGE - 1)) + PAGE
-    except AccessViolation:
-        return False
-    return True

@@ -28,6 +28,7 @@ from virtus.personalities.win32.socket_addresses import (
     WSAEAFNOSUPPORT,
     WSAEFAULT,
     WSAEINVAL,
+    WSAENOBUFS,
     WSAENOPROTOOPT,
     WSAEOPNOTSUPP,
     WSAESOCKTNOSUPPORT,
@@ -144,7 +145,8 @@ def closesocket(thread: Thread, handle: int) -> None:
     thread.engine.wake()
 
 
-def _address(thread: Thread, found: Socket, address: int, size: int) -> socket_addresses.Address:
+def address_at(thread: Thread, found: Socket, address: int, size: int) -> socket_addresses.Address:
+    """The host\'s address of a sockaddr of the guest\'s; raises SocketError."""
     try:
         family, host = socket_addresses.unpack(thread.memory.read(address, max(0, min(size, LONGEST_ADDRESS))))
     except BadAddress:
@@ -174,7 +176,7 @@ def bind(thread: Thread, handle: int, address: int, size: int) -> None:
     """A local address."""
     found = sockets.of(thread, handle)
     try:
-        found.host.bind(_address(thread, found, address, size))
+        found.host.bind(address_at(thread, found, address, size))
     except OSError as error:
         raise SocketError(of_errno(error.errno)) from None
 
@@ -207,7 +209,7 @@ def accept(thread: Thread, handle: int, address: int, size: int) -> int:
 def connect(thread: Thread, handle: int, address: int, size: int) -> None:
     """WSAEWOULDBLOCK for what goes on without the caller."""
     found = sockets.of(thread, handle)
-    sockets.connect(thread, found, _address(thread, found, address, size))
+    sockets.connect(thread, found, address_at(thread, found, address, size))
 
 
 @api("int WSAConnect(SOCKET handle, LPVOID address, int size, LPVOID caller, LPVOID callee, LPVOID quality,"
@@ -390,3 +392,41 @@ def htonl(thread: Thread, value: int) -> int:
 def ntohl(thread: Thread, value: int) -> int:
     """Bytes in the other order."""
     return htonl(thread, value)
+
+
+# WSAPROTOCOL_INFOW: flags of the service, its family and kind, its name (winsock2.h)
+PROTOCOL_SIZE: Final = 628
+XP1_STREAM, XP1_DATAGRAM = 0x0002_0066, 0x0002_0609
+PFL_MATCHES_PROTOCOL_ZERO: Final = 8
+PROTOCOLS: Final = (
+    (AF_INET, SOCK_STREAM, 6, XP1_STREAM, "MSAFD Tcpip [TCP/IP]"), (AF_INET, SOCK_DGRAM, 17, XP1_DATAGRAM,
+    "MSAFD Tcpip [UDP/IP]"), (AF_INET6, SOCK_STREAM, 6, XP1_STREAM, "MSAFD Tcpip [TCP/IPv6]"),
+    (AF_INET6, SOCK_DGRAM, 17, XP1_DATAGRAM, "MSAFD Tcpip [UDP/IPv6]"),
+)  # fmt: skip
+
+
+@api("int WSAEnumProtocolsW(LPVOID wanted, LPVOID buffer, LPDWORD size)", "ws2_32")
+@refusing()
+def wsa_enum_protocols_w(thread: Thread, wanted: int, buffer: int, size: int) -> int:
+    """TCP and UDP over IPv4 and IPv6; how many."""
+    numbers: set[int] = set()
+    while wanted and len(numbers) < 64 and (number := thread.memory.u32(wanted)):
+        numbers.add(number)
+        wanted += 4
+    made = []
+    for index, (family, kind, protocol, flags, name) in enumerate(PROTOCOLS):
+        if numbers and protocol not in numbers:
+            continue
+        length = 16 if family == AF_INET else 28
+        chain = struct.pack("<I", 1) + bytes(28)
+        head = struct.pack("<IIIII", flags, 0, 0, 0, PFL_MATCHES_PROTOCOL_ZERO) + bytes(16)
+        head += struct.pack("<I", 1001 + index) + chain
+        head += struct.pack("<iiiiiiiiiII", 2, family, length, length, kind, protocol, 0, 0, 0, 0, 0)
+        made.append(head + name.encode("utf-16-le").ljust(512, b"\0"))
+    data = b"".join(made)
+    room = thread.memory.u32(size)
+    thread.memory.set_u32(size, len(data))
+    if room < len(data) or not buffer:
+        raise SocketError(WSAENOBUFS)
+    thread.memory.write(buffer, data)
+    return len(made)
