@@ -1,4 +1,4 @@
-"""A Windows program on the processor itself: engine `vcpus/inprocess` and personality `win32` joined in this process."""
+"""A Windows program on the processor itself: engine `vcpus/inprocess` and personality `win32`, joined here."""
 
 import os
 import sys
@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from virtus.errors import VirtusError
-from virtus.personalities.win32 import crash, exceptions, marshalling, startup
+from virtus.errors import MachineBroken, VirtusError
+from virtus.personalities.win32 import catalogue, crash, exceptions, marshalling, startup
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd
-from virtus.personalities.win32.table import FUNCTIONS, Function
+from virtus.personalities.win32.table import Function
 from virtus.techniques import windows_process
-from virtus.vcpus.inprocess import HOST_STACK, InProcess
+from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row
 from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
 
 MAIN_STACK: Final = 8 << 20
@@ -31,14 +31,17 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
     end = windows_process.end
 
     def lookup(engine: InProcess, dll: str, name: str) -> int | None:
-        function = FUNCTIONS.get(name)
+        return engine.lazy_entry_point(lambda: made(engine, name)) if catalogue.exists(name) else None
+
+    def made(engine: InProcess, name: str) -> Row:
+        function = catalogue.find(name)
         if function is None:
-            return None
+            raise MachineBroken(f"calling {name}", "the catalogue of functions has it, and no module")
         if trace is None and is_plain(function):
             types = [(parameter.type.size, parameter.type.signed) for parameter in function.parameters]
-            return engine.typed_entry_point(function.implementation, current, types)
+            return engine.typed(function.implementation, current, types)
         call = marshalling.entry(function, engine.memory, current, engine)
-        return engine.entry_point(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
+        return engine.placed(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
 
     def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
         code = crash.code(fault.vector)
@@ -90,7 +93,6 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
     engine.hot = trace is None
     process = Process(engine)
     current = process.getter()
-    windows_process.load_functions()
     before = threading.stack_size(MAIN_STACK)
     thread = threading.Thread(target=first_thread, daemon=True)
     thread.start()

@@ -51,6 +51,8 @@ ERROR_WRITE, ERROR_FETCH = 2, 16
 PRIVILEGED: Final = frozenset({0xF4, 0xFA, 0xFB, *range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
 """First bytes of instructions that only a kernel may execute (Intel SDM volume 2)."""
 
+Row = tuple[Callable[..., int], Sequence[Any]]
+"""A function of ours and the types of its arguments, as ctypes has them."""
 Entry = Callable[[int], int]
 """One of our functions: gets the guest address where its arguments lie in a row; gives RAX."""
 
@@ -134,6 +136,10 @@ class InProcess:
         self._enter = ctypes.CFUNCTYPE(word, word, word, word, ctypes.c_void_p, word)(self._part("enter"))
         self._return = self._part("returned")
         self._add(self._faulted, ())
+        self._makers: dict[int, Callable[[], Row]] = {}
+        first_call = ctypes.CFUNCTYPE(word)(self._first_call)
+        self._kept.append(first_call)
+        self._first_call_address = ctypes.cast(first_call, ctypes.c_void_p).value
         self._local = threading.local()
         self._condition = threading.Condition()
         self._generation = 0
@@ -158,18 +164,22 @@ class InProcess:
 
     def entry_point(self, entry: Entry) -> int:
         """A new guest address that calls one of our functions, which gets the place of its arguments."""
+        return self._emit(code.stub, self._add(*self.placed(entry)))
+
+    def placed(self, entry: Entry) -> Row:
+        """A function that gets the place of its arguments."""
         frame_rsp = code.FRAME_RSP
         load = self.memory.u64
 
         def call() -> int:
             return entry(load(self.thread.frame + frame_rsp) + 8)
 
-        return self._emit(code.stub, self._add(self._guarded(call), ()))
+        return self._guarded(call), ()
 
-    def typed_entry_point(
+    def typed(
         self, body: Callable[..., int | None], current: Callable[[], Any], types: Sequence[tuple[int, bool]]
-    ) -> int:
-        """The same for a function of integers, each of a size and with or without a sign; first it gets `current`."""
+    ) -> Row:
+        """A function of integers, each of a size and with or without a sign; first it gets `current`."""
         trouble = self._escaped
 
         def call(*arguments: int) -> int:
@@ -178,7 +188,7 @@ class InProcess:
             except BaseException as escaped:  # nothing may pass through the guest's frames
                 return trouble(escaped)
 
-        return self._emit(code.stub, self._add(call, [_C_TYPES[kind] for kind in types]))
+        return call, [_C_TYPES[kind] for kind in types]
 
     def call(self, address: int, *arguments: int) -> int:
         """Run a guest function to its return on the current thread, and give its result (RAX)."""
@@ -341,6 +351,28 @@ class InProcess:
         self._writable[: len(code.BYTES)] = code.BYTES
         self._free = -(-len(code.BYTES) // code.STUB_SIZE) * code.STUB_SIZE
 
+    def lazy_entry_point(self, make: Callable[[], Row]) -> int:
+        """The same for a function that is made when it is first called: a callback of ctypes' and its types."""
+        number = self._add(None, ())
+        self._makers[number] = make
+        return self._emit(code.stub, number)
+
+    def _first_call(self) -> int:
+        """Make the function that is called, and call it again."""
+        thread = self.thread
+        number = self.memory.u32(thread.frame + code.FRAME_NUMBER)
+        try:
+            make = self._makers.get(number)
+            if make is not None:
+                self._fill(number, *make())
+                self._makers.pop(number, None)
+            context = self.context()
+            context.general[RIP] = self._part("call")
+            context.general[0] = number
+            raise _GoOn(context)
+        except BaseException as escaped:  # nothing may pass through the guest's frames
+            return self._escaped(escaped)
+
     def _emit(self, what: "bytes | Callable[[int, int], bytes]", number: int = 0) -> int:
         """Place code for the guest, or the stub of a function; its address."""
         with self._emit_lock:
@@ -352,18 +384,24 @@ class InProcess:
             self._writable[place : place + len(data)] = data
             return self._code + place
 
-    def _add(self, call: Callable[..., int], types: Sequence[Any]) -> int:
-        """A row in the table of functions; its number."""
-        callback = ctypes.CFUNCTYPE(ctypes.c_uint64, *types)(call)
-        self._kept.append(callback)
+    def _add(self, call: Callable[..., int] | None, types: Sequence[Any]) -> int:
+        """A row in the table of functions; its number. None: it is made when it is called."""
         with self._emit_lock:
             number = self._count
             if number >= MOST_FUNCTIONS:
                 raise MemoryError("too many functions")
             self._count += 1
-        self._table[2 * number] = ctypes.cast(callback, ctypes.c_void_p).value
-        self._table[2 * number + 1] = max(len(types) - IN_REGISTERS, 0)
+        if call is None:
+            self._table[2 * number] = self._first_call_address
+        else:
+            self._fill(number, call, types)
         return number
+
+    def _fill(self, number: int, call: Callable[..., int], types: Sequence[Any]) -> None:
+        callback = ctypes.CFUNCTYPE(ctypes.c_uint64, *types)(call)
+        self._kept.append(callback)
+        self._table[2 * number + 1] = max(len(types) - IN_REGISTERS, 0)
+        self._table[2 * number] = ctypes.cast(callback, ctypes.c_void_p).value
 
     def _guarded(self, call: Callable[[], int]) -> Callable[[], int]:
         def run() -> int:

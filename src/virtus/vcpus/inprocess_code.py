@@ -20,7 +20,8 @@ FAULT_GENERAL, FAULT_MXCSR, FAULT_VECTORS = 0x200, 0x2C0, 0x300
 """Registers at a fault: general ones in Linux's order (enum of REG_*)."""
 STATE_SIZE: Final = 0x400
 
-FRAME_LINK, FRAME_RSP, FRAME_SAVED, FRAME_MXCSR, FRAME_XMM6, FRAME_XMM0 = 0x00, 0x08, 0x10, 0x58, 0x60, 0x100
+FRAME_LINK, FRAME_RSP, FRAME_SAVED, FRAME_NUMBER = 0x00, 0x08, 0x10, 0x50
+FRAME_MXCSR, FRAME_XMM6, FRAME_XMM0 = 0x58, 0x60, 0x100
 """Offsets in a call's frame: the frame before, the guest's stack pointer, and what the guest's caller expects back."""
 FRAME_SIZE: Final = 0x140
 SAVED: Final = (3, 5, 6, 7, 12, 13, 14, 15)

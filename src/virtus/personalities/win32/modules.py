@@ -14,6 +14,7 @@ from typing import Final
 
 from virtus.errors import GuestNotRunnable
 from virtus.guests import pe
+from virtus.personalities.win32 import catalogue
 from virtus.personalities.win32.guest import Engine, Memory
 from virtus.personalities.win32.ordinals import named
 from virtus.personalities.win32.regions import (
@@ -27,7 +28,6 @@ from virtus.personalities.win32.regions import (
     Region,
     Regions,
 )  # fmt: skip
-from virtus.personalities.win32.table import FUNCTIONS
 
 READ, WRITE = 1, 2
 PROTECTIONS: Final = {
@@ -97,7 +97,7 @@ class Modules:
         self._by_name: dict[str, Module] = {}
         self.order: list[Module] = []
         self.directory = ""
-        self.ours = {dll for function in FUNCTIONS.values() for dll in function.dlls}
+        self.ours = catalogue.dlls()
         self.tls: list[Module] = []
 
     # What there is ---------------------------------------------------------------------------------------------------

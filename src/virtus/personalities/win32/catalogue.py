@@ -1,0 +1,108 @@
+"""Which module has which function, known without importing any: a program starts with the modules that it calls.
+
+`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module is newer than it, and
+where it is wrong about a function, all modules are looked through; so an old one costs time and nothing else.
+"""
+
+import importlib
+import os
+from functools import cache
+from typing import Final
+
+from virtus.personalities.win32.table import FUNCTIONS, Function
+
+PACKAGE: Final = "virtus.personalities.win32"
+
+
+def _written() -> tuple[dict[str, str], frozenset[str]]:
+    """The module of each function, and the libraries; nothing where the catalogue has not been written yet."""
+    try:
+        from virtus.personalities.win32 import catalogue_data
+    except ImportError:
+        return {}, frozenset()
+    modules = {name: module for module, names in catalogue_data.FUNCTIONS.items() for name in names.split()}
+    return modules, frozenset(catalogue_data.DLLS.split())
+
+
+MODULES, DLLS = _written()
+_complete = False
+
+
+def load_all() -> None:
+    """Have every module of the personality enter its functions into the table."""
+    global _complete
+    if not _complete:
+        import pkgutil  # seldom needed
+
+        for module in pkgutil.iter_modules([os.path.dirname(__file__)]):
+            importlib.import_module(f"{PACKAGE}.{module.name}")
+        _complete = True
+
+
+@cache
+def is_current() -> bool:
+    """Whether no module has been written after the catalogue."""
+    written: dict[str, float] = {}
+    with os.scandir(os.path.dirname(__file__)) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                written[entry.name] = entry.stat().st_mtime
+    own = written.get("catalogue_data.py", 0)
+    return all(moment <= own for moment in written.values())
+
+
+def exists(name: str) -> bool:
+    """Whether a function is served; those in the catalogue are believed."""
+    if name in MODULES or name in FUNCTIONS:
+        return True
+    if is_current():
+        return False
+    load_all()
+    return name in FUNCTIONS
+
+
+def find(name: str) -> Function | None:
+    """A function by name, its module imported; None where nobody has it."""
+    found = FUNCTIONS.get(name)
+    if found is None and name in MODULES:
+        try:
+            importlib.import_module(f"{PACKAGE}.{MODULES[name]}")
+        except ModuleNotFoundError:  # the catalogue is old
+            load_all()
+        found = FUNCTIONS.get(name)
+    if found is None and (name in MODULES or not is_current()):
+        load_all()
+        found = FUNCTIONS.get(name)
+    return found
+
+
+def dlls() -> frozenset[str]:
+    """The libraries that functions are in, without ".dll"."""
+    if DLLS:
+        return DLLS
+    load_all()
+    return frozenset(dll for function in FUNCTIONS.values() for dll in function.dlls)
+
+
+def source() -> str:
+    """What `catalogue_data.py` should be."""
+    import textwrap
+
+    load_all()
+    by_module: dict[str, list[str]] = {}
+    for name, function in sorted(FUNCTIONS.items()):
+        module = function.implementation.__module__.rpartition(".")[2]
+        by_module.setdefault(module, []).append(name)
+    lines = ['"""Made by `python -m virtus.personalities.win32.catalogue`: the functions of each module."""', ""]
+    lines += ["from typing import Final", "", "FUNCTIONS: Final[dict[str, str]] = {"]
+    for module, names in sorted(by_module.items()):
+        lines += [f'    "{module}": """', *textwrap.wrap(" ".join(names), 118), '""",']
+    dlls = sorted({dll for function in FUNCTIONS.values() for dll in function.dlls})
+    lines += ["}", 'DLLS: Final = """', *textwrap.wrap(" ".join(dlls), 118), '"""', ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    text = source()
+    with open(os.path.join(os.path.dirname(__file__), "catalogue_data.py"), "w", encoding="utf-8") as stream:
+        stream.write(text)

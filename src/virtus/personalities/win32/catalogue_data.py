@@ -1,0 +1,299 @@
+"""Made by `python -m virtus.personalities.win32.catalogue`: the functions of each module."""
+
+from typing import Final
+
+FUNCTIONS: Final[dict[str, str]] = {
+    "accounts": """
+AccessCheck GetFileSecurityW GetKernelObjectSecurity GetNamedSecurityInfoW GetSecurityInfo GetUserNameA GetUserNameExW
+GetUserNameW ImpersonateSelf InitializeSecurityDescriptor LookupAccountNameW LookupAccountSidW RevertToSelf
+SetFileSecurityW SetSecurityDescriptorDacl SetSecurityDescriptorOwner
+""",
+    "barriers": """
+DeleteSynchronizationBarrier EnterSynchronizationBarrier InitializeSListHead InitializeSynchronizationBarrier
+InterlockedFlushSList InterlockedPopEntrySList InterlockedPushEntrySList QueryDepthSList RtlInitializeSListHead
+RtlInterlockedFlushSList
+""",
+    "completion": """
+CancelIo CancelIoEx CreateIoCompletionPort GetOverlappedResult GetOverlappedResultEx GetQueuedCompletionStatus
+GetQueuedCompletionStatusEx NtCancelIoFileEx PostQueuedCompletionStatus SetFileCompletionNotificationModes
+""",
+    "component_objects": """
+CLSIDFromString CoCreateGuid CoCreateInstance CoInitialize CoInitializeEx CoInitializeSecurity CoUninitialize
+GetErrorInfo IsEqualGUID RoInitialize RpcStringFreeA RpcStringFreeW SetErrorInfo StringFromGUID2 SysAllocString
+SysAllocStringByteLen SysAllocStringLen SysFreeString SysReAllocStringLen SysStringByteLen SysStringLen UuidCreate
+UuidCreateSequential UuidToStringA UuidToStringW VariantClear VariantCopy VariantInit
+""",
+    "console": """
+FillConsoleOutputAttribute FillConsoleOutputCharacterA FillConsoleOutputCharacterW GetConsoleCursorInfo GetConsoleMode
+GetConsoleScreenBufferInfo GetConsoleScreenBufferInfoEx GetLargestConsoleWindowSize SetConsoleCursorInfo
+SetConsoleCursorPosition SetConsoleMode SetConsoleTextAttribute WriteConsoleA WriteConsoleW
+""",
+    "console_control": """
+AllocConsole AttachConsole CreateConsoleScreenBuffer FreeConsole GenerateConsoleCtrlEvent GetConsoleCP
+GetConsoleOutputCP GetConsoleProcessList GetConsoleTitleA GetConsoleTitleW GetConsoleWindow
+SetConsoleActiveScreenBuffer SetConsoleCP SetConsoleCtrlHandler SetConsoleOutputCP SetConsoleScreenBufferSize
+SetConsoleTitleA SetConsoleTitleW VerifyConsoleIoHandle
+""",
+    "console_input": """
+FlushConsoleInputBuffer GetNumberOfConsoleInputEvents PeekConsoleInputA PeekConsoleInputW ReadConsoleA
+ReadConsoleInputA ReadConsoleInputW ReadConsoleW WriteConsoleInputW
+""",
+    "desktop": """
+CertCloseStore CertEnumCertificatesInStore CertFindCertificateInStore CertFreeCertificateContext
+CertGetCertificateChain CertOpenStore CertOpenSystemStoreW CredDeleteW CredFree CredReadW CredWriteW GetActiveWindow
+GetDesktopWindow GetFileVersionInfoSizeW GetFileVersionInfoW GetForegroundWindow GetProcessWindowStation
+GetUserObjectInformationW GetWindowThreadProcessId IsUserAnAdmin MessageBoxA MessageBoxW MiniDumpWriteDump
+PeekMessageW SendMessageTimeoutW SymFromAddr SymGetLineFromAddr64 SymGetOptions SymInitialize SymSetOptions
+VerQueryValueW
+""",
+    "directories": """
+CreateDirectoryA CreateDirectoryW FindClose FindFirstFileA FindFirstFileExW FindFirstFileW FindNextFileA FindNextFileW
+GetCurrentDirectoryA GetCurrentDirectoryW RemoveDirectoryA RemoveDirectoryW SetCurrentDirectoryA SetCurrentDirectoryW
+""",
+    "environment": """
+ExpandEnvironmentStringsA ExpandEnvironmentStringsW FreeEnvironmentStringsA FreeEnvironmentStringsW GetCommandLineA
+GetCommandLineW GetEnvironmentStrings GetEnvironmentStringsA GetEnvironmentStringsW GetEnvironmentVariableA
+GetEnvironmentVariableW RtlQueryEnvironmentVariable SetEnvironmentStringsW SetEnvironmentVariableA
+SetEnvironmentVariableW
+""",
+    "exceptions": """
+AddVectoredContinueHandler AddVectoredExceptionHandler RaiseException RemoveVectoredContinueHandler
+RemoveVectoredExceptionHandler RtlAddVectoredExceptionHandler RtlCaptureContext RtlLookupFunctionEntry
+RtlRaiseException RtlRestoreContext RtlUnwind RtlUnwindEx RtlVirtualUnwind SetUnhandledExceptionFilter
+UnhandledExceptionFilter __C_specific_handler
+""",
+    "fibers": """
+ConvertFiberToThread ConvertThreadToFiber ConvertThreadToFiberEx CreateFiber CreateFiberEx DeleteFiber IsThreadAFiber
+SwitchToFiber
+""",
+    "file_information": """
+GetFileAttributesA GetFileAttributesExA GetFileAttributesExW GetFileAttributesW GetFileInformationByHandle
+GetFileInformationByHandleEx GetFileTime GetFinalPathNameByHandleW SetFileAttributesA SetFileAttributesW
+SetFileInformationByHandle SetFileTime
+""",
+    "file_locks": """
+LockFile LockFileEx NtLockFile NtUnlockFile UnlockFile UnlockFileEx
+""",
+    "file_transfer": """
+NtReadFile NtWriteFile ReadFile ReadFileEx WriteFile WriteFileEx
+""",
+    "files": """
+CreateFile2 CreateFileA CreateFileW FlushFileBuffers GetFileSize GetFileSizeEx ReOpenFile SetEndOfFile SetFilePointer
+SetFilePointerEx
+""",
+    "handle_functions": """
+CloseHandle DuplicateHandle GetFileType GetHandleInformation GetStdHandle NtClose SetHandleInformation SetStdHandle
+""",
+    "hashes": """
+BCryptCloseAlgorithmProvider BCryptCreateHash BCryptDestroyHash BCryptDuplicateHash BCryptFinishHash BCryptGetProperty
+BCryptHash BCryptHashData BCryptOpenAlgorithmProvider CryptAcquireContextA CryptAcquireContextW CryptCreateHash
+CryptDestroyHash CryptGetHashParam CryptHashData CryptReleaseContext
+""",
+    "heaps": """
+CoTaskMemAlloc CoTaskMemFree CoTaskMemRealloc GetProcessHeap GetProcessHeaps GlobalAlloc GlobalFree GlobalHandle
+GlobalLock GlobalReAlloc GlobalSize GlobalUnlock HeapAlloc HeapCompact HeapCreate HeapDestroy HeapFree HeapLock
+HeapQueryInformation HeapReAlloc HeapSetInformation HeapSize HeapUnlock HeapValidate HeapWalk LocalAlloc LocalFree
+LocalLock LocalReAlloc LocalSize LocalUnlock RtlAllocateHeap RtlCreateHeap RtlDestroyHeap RtlFreeHeap
+RtlReAllocateHeap RtlSizeHeap
+""",
+    "keyed_events": """
+NtCreateKeyedEvent NtReleaseKeyedEvent NtWaitForKeyedEvent
+""",
+    "last_error": """
+GetLastError RtlGetLastNtStatus RtlGetLastWin32Error RtlNtStatusToDosError RtlNtStatusToDosErrorNoTeb
+RtlSetLastWin32Error RtlSetLastWin32ErrorAndNtStatusFromNtStatus SetLastError SetLastErrorEx
+""",
+    "local_storage": """
+FlsAlloc FlsFree FlsGetValue FlsSetValue TlsAlloc TlsFree TlsGetValue TlsSetValue
+""",
+    "locale": """
+EnumSystemCodePagesW EnumSystemLocalesEx EnumSystemLocalesW GetCurrencyFormatEx GetDateFormatA GetDateFormatEx
+GetDateFormatW GetGeoInfoW GetLocaleInfoA GetLocaleInfoEx GetLocaleInfoW GetNLSVersionEx GetNumberFormatEx
+GetNumberFormatW GetProcessPreferredUILanguages GetSystemDefaultLCID GetSystemDefaultLangID GetSystemDefaultLocaleName
+GetSystemDefaultUILanguage GetSystemPreferredUILanguages GetThreadLocale GetThreadPreferredUILanguages
+GetThreadUILanguage GetTimeFormatA GetTimeFormatEx GetTimeFormatW GetUserDefaultLCID GetUserDefaultLangID
+GetUserDefaultLocaleName GetUserDefaultUILanguage GetUserGeoID GetUserPreferredUILanguages IsNLSDefinedString
+IsValidLocale IsValidLocaleName LCIDToLocaleName LocaleNameToLCID ResolveLocaleName SetLocaleInfoW SetThreadLocale
+SetThreadUILanguage
+""",
+    "locks": """
+AcquireSRWLockExclusive AcquireSRWLockShared DeleteCriticalSection EnterCriticalSection InitializeConditionVariable
+InitializeCriticalSection InitializeCriticalSectionAndSpinCount InitializeCriticalSectionEx InitializeSRWLock
+LeaveCriticalSection ReleaseSRWLockExclusive ReleaseSRWLockShared RtlDeleteCriticalSection RtlEnterCriticalSection
+RtlInitializeCriticalSection RtlLeaveCriticalSection RtlTryEnterCriticalSection SetCriticalSectionSpinCount
+SleepConditionVariableCS SleepConditionVariableSRW TryAcquireSRWLockExclusive TryAcquireSRWLockShared
+TryEnterCriticalSection WaitOnAddress WakeAllConditionVariable WakeByAddressAll WakeByAddressSingle
+WakeConditionVariable
+""",
+    "mappings": """
+CreateFileMappingA CreateFileMappingW FlushViewOfFile MapViewOfFile MapViewOfFileEx NtCreateSection NtMapViewOfSection
+NtUnmapViewOfSection OpenFileMappingA OpenFileMappingW UnmapViewOfFile UnmapViewOfFileEx
+""",
+    "messages": """
+FormatMessageA FormatMessageW
+""",
+    "module_functions": """
+DisableThreadLibraryCalls FreeLibrary GetModuleFileNameA GetModuleFileNameW GetModuleHandleA GetModuleHandleExA
+GetModuleHandleExW GetModuleHandleW GetProcAddress LoadLibraryA LoadLibraryExA LoadLibraryExW LoadLibraryW
+RtlPcToFileHeader
+""",
+    "moving": """
+CopyFileA CopyFileExW CopyFileW CreateHardLinkW CreateSymbolicLinkW DeleteFileA DeleteFileW MoveFileA MoveFileExA
+MoveFileExW MoveFileW
+""",
+    "name_resolution": """
+FreeAddrInfoW GetAddrInfoW GetHostNameW InetNtopW InetPtonW freeaddrinfo getaddrinfo gethostbyname gethostname
+getnameinfo if_nametoindex inet_addr inet_ntop inet_pton
+""",
+    "native_memory": """
+IsBadCodePtr IsBadReadPtr IsBadStringPtrA IsBadStringPtrW IsBadWritePtr NtAllocateVirtualMemory NtFreeVirtualMemory
+NtProtectVirtualMemory NtQueryVirtualMemory
+""",
+    "native_runtime": """
+NtQueryInformationProcess NtQuerySystemInformation NtSetInformationProcess NtSetInformationThread RtlAreBitsClear
+RtlAreBitsSet RtlCaptureStackBackTrace RtlClearBits RtlCompareUnicodeString RtlEqualUnicodeString RtlFreeUnicodeString
+RtlGetSystemBootStatus RtlInitAnsiString RtlInitUnicodeString RtlInitializeBitMap RtlRandomEx RtlSetBits
+RtlUTF8ToUnicodeN RtlUnicodeToUTF8N RtlUniform RtlUpcaseUnicodeChar RtlWaitOnAddress RtlWakeAddressAll
+RtlWakeAddressSingle _vsnprintf
+""",
+    "once": """
+InitOnceBeginInitialize InitOnceComplete InitOnceExecuteOnce InitOnceInitialize
+""",
+    "path_functions": """
+AreFileApisANSI GetDiskFreeSpaceExW GetDiskFreeSpaceW GetDriveTypeW GetFullPathNameA GetFullPathNameW
+GetLogicalDriveStringsW GetLogicalDrives GetLongPathNameW GetShortPathNameW GetTempFileNameW GetTempPath2W
+GetTempPathA GetTempPathW GetVolumeInformationW GetVolumePathNameW SearchPathW
+""",
+    "pipes": """
+ConnectNamedPipe CreateNamedPipeA CreateNamedPipeW CreatePipe DisconnectNamedPipe GetNamedPipeClientProcessId
+GetNamedPipeHandleStateW GetNamedPipeInfo GetNamedPipeServerProcessId PeekNamedPipe SetNamedPipeHandleState
+WaitNamedPipeA WaitNamedPipeW
+""",
+    "process_accounting": """
+FlushProcessWriteBuffers GetPriorityClass GetProcessHandleCount GetProcessIoCounters GetProcessMemoryInfo
+GetProcessPriorityBoost GetSystemTimes GetThreadContext K32EmptyWorkingSet K32EnumProcessModules K32GetModuleBaseNameA
+K32GetModuleBaseNameW K32GetModuleInformation K32GetPerformanceInfo K32GetProcessMemoryInfo QueryProcessCycleTime
+QueryThreadCycleTime SetPriorityClass SetProcessInformation SetProcessMitigationPolicy SetProcessPriorityBoost
+SetProcessWorkingSetSize SetThreadContext
+""",
+    "process_functions": """
+DebugBreak ExitProcess FatalAppExitA FatalExit GetExitCodeProcess GetProcessVersion GetStartupInfoA GetStartupInfoW
+LdrAddRefDll NtTerminateProcess RaiseFailFastException RtlExitUserProcess RtlGetCurrentPeb
+SetProcessShutdownParameters TerminateProcess __wine_dbg_get_channel_flags __wine_dbg_header __wine_dbg_output
+__wine_dbg_strdup
+""",
+    "processors": """
+GetActiveProcessorCount GetActiveProcessorGroupCount GetCurrentProcessorNumber GetCurrentProcessorNumberEx
+GetLogicalProcessorInformation GetLogicalProcessorInformationEx GetMaximumProcessorCount GetMaximumProcessorGroupCount
+GetNumaHighestNodeNumber GetNumaNodeProcessorMaskEx GetProcessAffinityMask GetThreadGroupAffinity
+SetProcessAffinityMask SetThreadAffinityMask SetThreadGroupAffinity SetThreadIdealProcessor
+""",
+    "random_bytes": """
+BCryptGenRandom CryptGenRandom ProcessPrng SystemFunction036
+""",
+    "registry": """
+RegCloseKey RegCreateKeyExA RegCreateKeyExW RegCreateKeyW RegDeleteKeyA RegDeleteKeyExW RegDeleteKeyW RegDeleteTreeW
+RegDeleteValueA RegDeleteValueW RegFlushKey RegGetValueA RegGetValueW RegNotifyChangeKeyValue RegOpenCurrentUser
+RegOpenKeyA RegOpenKeyExA RegOpenKeyExW RegOpenKeyW RegQueryValueExA RegQueryValueExW RegSetKeyValueW RegSetValueExA
+RegSetValueExW
+""",
+    "registry_enumeration": """
+RegEnumKeyExA RegEnumKeyExW RegEnumKeyW RegEnumValueA RegEnumValueW RegQueryInfoKeyA RegQueryInfoKeyW
+""",
+    "resources": """
+FindResourceA FindResourceExW FindResourceW FreeResource LoadResource LoadStringW LockResource SizeofResource
+""",
+    "security": """
+AdjustTokenPrivileges AllocateAndInitializeSid CheckTokenMembership ConvertSidToStringSidA ConvertSidToStringSidW
+ConvertStringSidToSidW CopySid CreateWellKnownSid DuplicateTokenEx EqualSid FreeSid GetLengthSid GetSidLengthRequired
+GetSidSubAuthority GetSidSubAuthorityCount GetTokenInformation InitializeSid IsValidSid LookupPrivilegeValueA
+LookupPrivilegeValueW OpenProcessToken OpenThreadToken PrivilegeCheck
+""",
+    "shell": """
+CommandLineToArgvW GetUserProfileDirectoryW PathAppendW PathFindExtensionW PathFindFileNameW PathIsRelativeW
+PathMatchSpecW PathRemoveFileSpecW SHGetFolderPathA SHGetFolderPathW SHGetKnownFolderPath SHGetSpecialFolderPathW
+ShellExecuteA ShellExecuteW StrStrIW
+""",
+    "socket_transfer": """
+WSACloseEvent WSACreateEvent WSAEnumNetworkEvents WSAEventSelect WSAGetOverlappedResult WSAPoll WSARecv WSARecvFrom
+WSAResetEvent WSASend WSASendTo WSASetEvent WSAWaitForMultipleEvents __WSAFDIsSet recv recvfrom select send sendto
+""",
+    "string_functions": """
+CharLowerA CharLowerBuffA CharLowerBuffW CharLowerW CharNextA CharNextExA CharNextW CharPrevA CharPrevExA CharPrevW
+CharUpperA CharUpperBuffA CharUpperBuffW CharUpperW IsCharAlphaNumericW IsCharAlphaW IsCharLowerW IsCharUpperW
+lstrcatA lstrcatW lstrcmpA lstrcmpW lstrcmpiA lstrcmpiW lstrcpyA lstrcpyW lstrcpynA lstrcpynW lstrlenA lstrlenW
+""",
+    "strings": """
+CompareStringA CompareStringEx CompareStringOrdinal CompareStringW FindStringOrdinal FoldStringW GetACP GetCPInfo
+GetCPInfoExA GetCPInfoExW GetOEMCP GetStringTypeA GetStringTypeExA GetStringTypeExW GetStringTypeW IsDBCSLeadByte
+IsDBCSLeadByteEx IsNormalizedString IsValidCodePage LCMapStringA LCMapStringEx LCMapStringW MultiByteToWideChar
+NormalizeString WideCharToMultiByte
+""",
+    "synchronisation": """
+CancelWaitableTimer CreateEventA CreateEventExA CreateEventExW CreateEventW CreateMutexA CreateMutexExW CreateMutexW
+CreateSemaphoreA CreateSemaphoreExW CreateSemaphoreW CreateWaitableTimerA CreateWaitableTimerExW CreateWaitableTimerW
+NtCreateEvent NtSetEvent OpenEventA OpenEventW OpenMutexW OpenSemaphoreA OpenSemaphoreW OpenWaitableTimerW PulseEvent
+ReleaseMutex ReleaseSemaphore ResetEvent SetEvent SetWaitableTimer SetWaitableTimerEx
+""",
+    "system_information": """
+Beep CallNtPowerInformation CheckRemoteDebuggerPresent DecodePointer EncodePointer GetComputerNameA GetComputerNameExA
+GetComputerNameExW GetComputerNameW GetEnabledXStateFeatures GetErrorMode GetNativeSystemInfo
+GetPhysicallyInstalledSystemMemory GetProductInfo GetSystemDirectoryA GetSystemDirectoryW GetSystemInfo
+GetSystemMetrics GetSystemPowerStatus GetSystemWindowsDirectoryW GetThreadErrorMode GetVersion GetVersionExA
+GetVersionExW GetWindowsDirectoryA GetWindowsDirectoryW GlobalMemoryStatusEx IsDebuggerPresent
+IsProcessorFeaturePresent IsWow64Process IsWow64Process2 OutputDebugStringA OutputDebugStringW RtlGetNtVersionNumbers
+RtlGetVersion SetErrorMode SetThreadErrorMode SetThreadExecutionState VerSetConditionMask VerifyVersionInfoA
+VerifyVersionInfoW WerGetFlags WerSetFlags
+""",
+    "thread_pool": """
+CallbackMayRunLong CloseThreadpool CloseThreadpoolTimer CloseThreadpoolWait CloseThreadpoolWork CreateThreadpool
+CreateThreadpoolTimer CreateThreadpoolWait CreateThreadpoolWork FreeLibraryWhenCallbackReturns IsThreadpoolTimerSet
+QueueUserWorkItem SetEventWhenCallbackReturns SetThreadpoolThreadMaximum SetThreadpoolThreadMinimum SetThreadpoolTimer
+SetThreadpoolTimerEx SetThreadpoolWait SubmitThreadpoolWork TrySubmitThreadpoolCallback
+WaitForThreadpoolTimerCallbacks WaitForThreadpoolWaitCallbacks WaitForThreadpoolWorkCallbacks
+""",
+    "threads": """
+CreateRemoteThreadEx CreateThread ExitThread GetCurrentProcess GetCurrentProcessId GetCurrentThread GetCurrentThreadId
+GetCurrentThreadStackLimits GetExitCodeThread GetProcessIdOfThread GetProcessTimes GetThreadDescription GetThreadId
+GetThreadPriority GetThreadTimes NtQueryInformationThread NtResumeThread NtSuspendThread OpenThread ResumeThread
+RtlExitUserThread SetThreadDescription SetThreadInformation SetThreadPriority SetThreadPriorityBoost
+SetThreadStackGuarantee SuspendThread TerminateThread
+""",
+    "time": """
+CompareFileTime DosDateTimeToFileTime FileTimeToDosDateTime FileTimeToLocalFileTime FileTimeToSystemTime
+GetDynamicTimeZoneInformation GetLocalTime GetSystemTime GetSystemTimeAdjustment GetSystemTimeAsFileTime
+GetSystemTimePreciseAsFileTime GetTickCount GetTickCount64 GetTimeZoneInformation GetTimeZoneInformationForYear
+LocalFileTimeToFileTime NtQueryPerformanceCounter NtQuerySystemTime NtQueryTimerResolution NtSetTimerResolution
+QueryInterruptTime QueryInterruptTimePrecise QueryPerformanceCounter QueryPerformanceFrequency
+QueryUnbiasedInterruptTime QueryUnbiasedInterruptTimePrecise RtlGetSystemTimePrecise RtlQueryPerformanceCounter
+RtlQueryPerformanceFrequency RtlSecondsSince1970ToTime RtlSystemTimeToLocalTime RtlTimeFieldsToTime
+RtlTimeToSecondsSince1970 RtlTimeToTimeFields SetLocalTime SetSystemTime SystemTimeToFileTime
+SystemTimeToTzSpecificLocalTime SystemTimeToTzSpecificLocalTimeEx TzSpecificLocalTimeToSystemTime
+TzSpecificLocalTimeToSystemTimeEx timeBeginPeriod timeEndPeriod timeGetDevCaps timeGetTime
+""",
+    "timer_queues": """
+ChangeTimerQueueTimer CreateTimerQueue CreateTimerQueueTimer DeleteTimerQueueEx DeleteTimerQueueTimer
+RegisterWaitForSingleObject UnregisterWait UnregisterWaitEx
+""",
+    "virtual_memory": """
+DiscardVirtualMemory FlushInstructionCache GetLargePageMinimum PrefetchVirtualMemory ReadProcessMemory VirtualAlloc
+VirtualAlloc2 VirtualAllocEx VirtualAllocExNuma VirtualFree VirtualFreeEx VirtualLock VirtualProtect VirtualProtectEx
+VirtualQuery VirtualQueryEx VirtualUnlock WriteProcessMemory
+""",
+    "waiting": """
+NtAlertThread NtDelayExecution NtQueueApcThread NtTestAlert NtWaitForMultipleObjects NtWaitForSingleObject
+NtYieldExecution QueueUserAPC SignalObjectAndWait Sleep SleepEx SwitchToThread WaitForMultipleObjects
+WaitForMultipleObjectsEx WaitForSingleObject WaitForSingleObjectEx
+""",
+    "winsock": """
+WSACleanup WSAConnect WSAEnumProtocolsW WSAGetLastError WSAIoctl WSASetLastError WSASocketA WSASocketW WSAStartup
+accept bind closesocket connect getpeername getsockname getsockopt htonl htons ioctlsocket listen ntohl ntohs
+setsockopt shutdown socket
+""",
+}
+DLLS: Final = """
+advapi32 api-ms-win-core-memory-l1-1-6 api-ms-win-core-realtime-l1-1-1 api-ms-win-core-synch-l1-2-0 api-ms-win-core-
+winrt-l1-1-0 api-ms-win-downlevel-shell32-l1-1-0 bcrypt bcryptprimitives combase crypt32 cryptbase dbghelp iphlpapi
+kernel32 kernelbase normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder shlwapi user32
+userenv version winmm ws2_32
+"""
