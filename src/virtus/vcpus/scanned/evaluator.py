@@ -32,7 +32,8 @@ KEPT: Final = 1 << 15
 SINGLE_STEP: Final = 1 << 14  # DR6.BS
 
 TABLE: Final[dict[int, Compile]] = {
-    **integers.TABLE, **shifts.TABLE, **decimals.TABLE, **strings.TABLE, **stack.TABLE, **control.TABLE, **system.TABLE, **selectors.TABLE
+    **integers.TABLE, **shifts.TABLE, **decimals.TABLE, **strings.TABLE,
+    **stack.TABLE, **control.TABLE, **system.TABLE, **selectors.TABLE,
 }  # fmt: skip
 _SSE_NAMESAKES: Final = frozenset({Mnemonic.MOVSD, Mnemonic.CMPSD})
 
