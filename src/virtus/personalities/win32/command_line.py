@@ -4,11 +4,11 @@ BLANKS = " \t"
 
 
 def split(line: str) -> list[str]:
-    """The arguments of a command line, as CommandLineToArgvW and the C runtime have them.
+    """The arguments of a command line, as CommandLineToArgvW has them.
 
     The program's name ends with its quotation mark or the first blank, whatever is in it. In the others 2n backslashes
-    before a quotation mark are n, and 2n + 1 make it a plain one; two marks within quoted text are a plain one.
-    (Microsoft: "Parsing C command-line arguments".)
+    before a quotation mark are n, and 2n + 1 make it a plain one; two marks within quoted text are a plain one, and end
+    the quoted text, in which newer C runtimes differ. (Microsoft: "Parsing C command-line arguments".)
     """
     if line.startswith('"'):
         name, _, rest = line[1:].partition('"')
@@ -39,6 +39,7 @@ def _arguments(text: str) -> list[str]:
                     made.append('"')
                 elif quoted and place < end and text[place] == '"':
                     made.append('"')
+                    quoted = False
                     place += 1
                 else:
                     quoted = not quoted

@@ -127,8 +127,8 @@ def from_dos(date: int, time: int) -> int:
 
 
 def to_dos(ticks: int) -> tuple[int, int]:
-    """MS-DOS's date and time words, rounded up to 2 s; raises NoSuchTime outside of 1980 to 2107."""
-    moment = SystemTime.of(min(LATEST, -(-ticks // (2 * TICKS_PER_SECOND)) * 2 * TICKS_PER_SECOND))
+    """MS-DOS's date and time words, in steps of 2 s; raises NoSuchTime outside of 1980 to 2107."""
+    moment = SystemTime.of(ticks)
     if not 1980 <= moment.year <= 2107:
         raise NoSuchTime(f"{moment.year} for MS-DOS")
     date = (moment.year - 1980) << 9 | moment.month << 5 | moment.day
