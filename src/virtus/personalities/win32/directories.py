@@ -1,84 +1,35 @@
 """Directories: enumeration by pattern or by handle, making, removing, the current one.
 
-Patterns are matched as Windows matches them: `*.*` is everything, `?` one character or none before a dot or the end,
-and case does not matter (Microsoft: FindFirstFile; [MS-FSA] 2.1.4.4).
+(Microsoft: Directory Management Functions, FindFirstFile.)
 """
 
 import os
-import re
 import struct
-from functools import lru_cache
 from typing import Any, Final
 
-from virtus.personalities.win32 import errors, paths
-from virtus.personalities.win32.file_information import (
-    TAG_SYMLINK,
-    attributes,
-    times,
-)  # fmt: skip
+from virtus.personalities.win32 import directory_entries, errors, paths
+from virtus.personalities.win32.directory_entries import Search
+from virtus.personalities.win32.file_information import ENUMERATIONS, TAG_SYMLINK, attributes_at, times
 from virtus.personalities.win32.file_objects import INVALID, File
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text, give
+from virtus.personalities.win32.wildcards import expression_of, is_wild
 
-KINDS: Final = {10: "both", 11: "both", 14: "full", 15: "full"}
+KINDS: Final = {
+    10: directory_entries.ID_BOTH, 11: directory_entries.ID_BOTH, 14: directory_entries.FULL,
+    15: directory_entries.FULL, 19: directory_entries.ID_EXTENDED, 20: directory_entries.ID_EXTENDED,
+}  # fmt: skip
 """FILE_INFO_BY_HANDLE_CLASS: FileIdBothDirectoryInfo, ...Restart, FileFullDirectoryInfo, ...Restart."""
-RESTART: Final = (11, 15)
+RESTART: Final = (11, 15, 20)
 LONGEST_PATH: Final = 260
 ALTERNATE: Final = 14
 ONLY_DIRECTORIES: Final = 1
 
 
-@lru_cache(maxsize=256)
-def _matcher(pattern: str) -> "re.Pattern[str]":
-    if pattern in ("*.*", "*"):
-        return re.compile("(?s).*")
-    parts = []
-    for character in pattern:
-        if character == "*":
-            parts.append(".*")
-        elif character == "?":
-            parts.append(".")
-        else:
-            parts.append(re.escape(character))
-    text = "".join(parts)
-    if pattern.endswith(".*"):
-        text = text[: -len(r"\..*")] + r"(\..*)?"
-    elif pattern.endswith(".") and pattern != ".":
-        text = text[: -len(r"\.")]
-    return re.compile(f"(?is){text}")
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a name fits a pattern."""
-    return _matcher(pattern).fullmatch(name) is not None
-
-
-class Search:
-    """An enumeration: names that are still to be given."""
-
-    def __init__(self, directory: str, pattern: str) -> None:
-        self.directory = directory
-        names = sorted(name for name in os.listdir(directory) if matches(pattern, name))
-        dots = [name for name in (".", "..") if matches(pattern, name) and directory != "/"]
-        self.names = [*dots, *names]
-        self.place = 0
-
-    def next(self) -> tuple[str, os.stat_result] | None:
-        """The next name, and what it is; those that have gone meanwhile are left out."""
-        while self.place < len(self.names):
-            name = self.names[self.place]
-            self.place += 1
-            try:
-                return name, os.lstat(os.path.join(self.directory, name))
-            except OSError:
-                continue
-        return None
-
-
-def _store(thread: Thread, text: Text, data: int, name: str, status: os.stat_result) -> None:
+def _store(thread: Thread, text: Text, data: int, search: Search, name: str, status: os.stat_result) -> None:
     """WIN32_FIND_DATA."""
-    value = attributes(status)
+    value = attributes_at(os.path.join(search.directory, name), status)
     size = 0 if value & 0x10 else status.st_size
     head = struct.pack("<I3Q4I", value, *times(status)[:3], size >> 32, size & 0xFFFF_FFFF,
                        TAG_SYMLINK if value & 0x400 else 0, 0)  # fmt: skip
@@ -91,25 +42,26 @@ def _first(thread: Thread, text: Text, name: int, data: int) -> int:
     word = text.read(thread.memory, name)
     try:
         head, _, pattern = paths.absolute(thread.process, word).rpartition("\\")
-        head = head + "\\" if head.endswith(":") else head
-        directory = paths.to_host(thread.process, head)
-        if not any(character in pattern for character in "*?"):
+        directory = paths.to_host(thread.process, head + "\\")
+        if is_wild(pattern):
+            search = Search(directory, expression_of(pattern))
+        elif pattern:
             path = paths.to_host(thread.process, word)
-            search = Search.__new__(Search)
-            search.directory, search.names, search.place = os.path.dirname(path), [os.path.basename(path)], 0
-        else:
-            search = Search(directory, pattern)
+            search = Search(os.path.dirname(path), "", names=[os.path.basename(path)])
+        else:  # a root, or a name that ends with a backslash: no file is meant
+            return thread.fail(errors.ERROR_FILE_NOT_FOUND, INVALID)
     except paths.BadPath as bad:
         return thread.fail(bad.error, INVALID)
     except OSError as error:
         number = errors.of_errno(error.errno or 0)
-        missing = number == errors.ERROR_FILE_NOT_FOUND
-        return thread.fail(errors.ERROR_PATH_NOT_FOUND if missing else number, INVALID)
+        if number == errors.ERROR_FILE_NOT_FOUND:
+            number = errors.ERROR_PATH_NOT_FOUND
+        return thread.fail(number, INVALID)
     found = search.next()
     if found is None:
         there = os.path.isdir(search.directory)
         return thread.fail(errors.ERROR_FILE_NOT_FOUND if there else errors.ERROR_PATH_NOT_FOUND, INVALID)
-    _store(thread, text, data, *found)
+    _store(thread, text, data, search, *found)
     return thread.process.handles.add(search)
 
 
@@ -139,7 +91,7 @@ def _next(thread: Thread, text: Text, handle: int, data: int) -> int:
     found = search.next()
     if found is None:
         return thread.fail(errors.ERROR_NO_MORE_FILES)
-    _store(thread, text, data, *found)
+    _store(thread, text, data, search, *found)
     return 1
 
 
@@ -169,9 +121,11 @@ def enumerate_handle(thread: Thread, opened: File, kind: int, data: int, size: i
     try:
         if opened.listing is None or kind in RESTART:
             opened.listing = Search(opened.path, "*")
+    except NotADirectoryError:
+        return thread.fail(errors.ERROR_INVALID_PARAMETER)
     except OSError as error:
         return thread.fail(errors.of_errno(error.errno or 0))
-    stored = pack_entries(opened.listing, KINDS[kind], size)
+    stored = directory_entries.pack(opened.listing, KINDS[kind], size)
     if stored is None:
         return thread.fail(errors.ERROR_BAD_LENGTH)
     if not stored:
@@ -180,41 +134,7 @@ def enumerate_handle(thread: Thread, opened: File, kind: int, data: int, size: i
     return 1
 
 
-def pack_entries(search: Search, kind: str, size: int) -> bytes | None:
-    """FILE_ID_BOTH_DIR_INFORMATION or FILE_FULL_DIR_INFORMATION entries ([MS-FSCC] 2.4.17, 2.4.14), chained.
-
-    b"" at the end, None where not even one fits.
-    """
-    result = bytearray()
-    last = -1
-    while True:
-        place = search.place
-        found = search.next()
-        if found is None:
-            break
-        name, status = found
-        encoded = name.encode("utf-16-le", "surrogatepass")
-        value = attributes(status)
-        tag = TAG_SYMLINK if value & 0x400 else 0
-        entry = struct.pack(
-            "<II6QII", 0, 0, *times(status), status.st_size, status.st_blocks * 512, value, len(encoded)
-        )
-        entry += struct.pack("<I", tag)
-        if kind == "both":
-            entry += struct.pack("<Bx24x2xQ", 0, status.st_ino)  # no short name
-        entry += encoded
-        start = -(-len(result) // 8) * 8
-        if start + len(entry) > size:
-            search.place = place
-            if last < 0:
-                return None
-            break
-        if last >= 0:
-            struct.pack_into("<I", result, last, start - last)
-        result.extend(bytes(start - len(result)))
-        last = start
-        result += entry
-    return bytes(result)
+ENUMERATIONS.update(dict.fromkeys(KINDS, enumerate_handle))
 
 
 def _path(thread: Thread, text: Text, name: int) -> str:

@@ -3,11 +3,12 @@
 import os
 import stat
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from virtus.personalities.win32 import errors, file_objects, paths
 from virtus.personalities.win32.file_objects import TYPE_DISK, File
-from virtus.personalities.win32.file_time import from_unix_ns, to_unix_ns
+from virtus.personalities.win32.file_time import from_unix_ns
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text, give
@@ -17,8 +18,8 @@ INVALID_ATTRIBUTES: Final = 0xFFFF_FFFF
 TAG_SYMLINK: Final = 0xA000_000C
 # FILE_INFO_BY_HANDLE_CLASS (minwinbase.h)
 BASIC, STANDARD, NAME, RENAME, DISPOSITION, ALLOCATION, END_OF_FILE, STREAM = range(8)
-ATTRIBUTE_TAG, ID_BOTH_DIRECTORY, ID_INFO, DISPOSITION_EX, RENAME_EX = 9, 10, 18, 21, 22
-DISPOSITION_DELETE: Final = 1
+COMPRESSION, ATTRIBUTE_TAG, REMOTE_PROTOCOL, STORAGE, ALIGNMENT, ID_INFO = 8, 9, 13, 16, 17, 18
+IO_PRIORITY_HINT, DISPOSITION_EX, RENAME_EX, CASE_SENSITIVE = 12, 21, 22, 23
 NORMALIZED, VOLUME_NONE = 0, 4
 
 
@@ -29,6 +30,14 @@ def attributes(status: os.stat_result) -> int:
         value = REPARSE | (ARCHIVE if not stat.S_ISDIR(status.st_mode) else DIRECTORY)
     if not status.st_mode & 0o222:
         value |= READ_ONLY
+    return value
+
+
+def attributes_at(path: str, status: os.stat_result) -> int:
+    """The same of what `os.lstat` says of a path: a link to a directory is a directory too, as it is on Windows."""
+    value = attributes(status)
+    if stat.S_ISLNK(status.st_mode) and os.path.isdir(path):
+        value = value & ~ARCHIVE | DIRECTORY
     return value
 
 
@@ -43,12 +52,12 @@ def _halves(value: int) -> tuple[int, int]:
     return value >> 32, value & 0xFFFF_FFFF
 
 
-def status_of(thread: Thread, text: Text, name: int, *, follow: bool = False) -> os.stat_result | None:
-    """The host's status of a guest's path; None with the last error set."""
+def status_of(thread: Thread, text: Text, name: int) -> tuple[str, os.stat_result] | None:
+    """The host's path of a guest's, and its status; None with the last error set."""
     path = ""
     try:
         path = paths.to_host(thread.process, text.read(thread.memory, name))
-        return os.stat(path) if follow else os.lstat(path)
+        return path, os.lstat(path)
     except paths.BadPath as bad:
         thread.fail(bad.error)
     except OSError as error:
@@ -57,8 +66,8 @@ def status_of(thread: Thread, text: Text, name: int, *, follow: bool = False) ->
 
 
 def _attributes(thread: Thread, text: Text, name: int) -> int:
-    status = status_of(thread, text, name)
-    return INVALID_ATTRIBUTES if status is None else attributes(status)
+    found = status_of(thread, text, name)
+    return INVALID_ATTRIBUTES if found is None else attributes_at(*found)
 
 
 @api("DWORD GetFileAttributesW(LPCWSTR name)", "kernel32", "kernelbase")
@@ -74,12 +83,12 @@ def get_file_attributes_a(thread: Thread, name: int) -> int:
 
 
 def _attributes_ex(thread: Thread, text: Text, name: int, data: int) -> int:
-    status = status_of(thread, text, name)
-    if status is None:
+    found = status_of(thread, text, name)
+    if found is None:
         return 0
+    status = found[1]
     size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    moments = times(status)[:3]
-    thread.memory.write(data, struct.pack("<I3Q2I", attributes(status), *moments, *_halves(size)))
+    thread.memory.write(data, struct.pack("<I3Q2I", attributes_at(*found), *times(status)[:3], *_halves(size)))
     return 1
 
 
@@ -95,23 +104,22 @@ def get_file_attributes_ex_a(thread: Thread, name: int, level: int, data: int) -
     return _attributes_ex(thread, ANSI, name, data)
 
 
+def permissions(mode: int, value: int) -> int:
+    """A file's mode with the read-only attribute set or taken away: then whoever may read may write, but for others."""
+    return mode & ~0o222 if value & READ_ONLY else mode | 0o200 | (mode & 0o040) >> 1
+
+
 def _set_attributes(thread: Thread, text: Text, name: int, value: int) -> int:
-    status = status_of(thread, text, name, follow=True)
-    if status is None:
+    found = status_of(thread, text, name)
+    if found is None:
         return 0
-    mode = stat.S_IMODE(status.st_mode)
-    mode = mode & ~0o222 if value & READ_ONLY else mode | 0o200 | (mode & 0o444) >> 1 & 0o022 & ~_umask()
     try:
-        os.chmod(paths.to_host(thread.process, text.read(thread.memory, name)), mode)
+        mode = stat.S_IMODE(os.stat(found[0]).st_mode)
+        if bool(value & READ_ONLY) == bool(mode & 0o222):
+            os.chmod(found[0], permissions(mode, value))
     except OSError as error:
         return thread.fail(errors.of_errno(error.errno or 0))
     return 1
-
-
-def _umask() -> int:
-    mask = os.umask(0o22)
-    os.umask(mask)
-    return mask
 
 
 @api("BOOL SetFileAttributesW(LPCWSTR name, DWORD attributes)", "kernel32", "kernelbase", note="read-only alone")
@@ -151,6 +159,10 @@ def get_file_information_by_handle(thread: Thread, file: int, data: int) -> int:
     return 1
 
 
+ENUMERATIONS: Final[dict[int, Callable[[Thread, File, int, int, int], int]]] = {}
+"""Kinds of information that are a directory's entries: entered by the module of those."""
+
+
 def information(opened: File, status: os.stat_result, kind: int) -> bytes | None:
     """What GetFileInformationByHandleEx stores; None for a kind that is not there."""
     directory = stat.S_ISDIR(status.st_mode)
@@ -166,96 +178,39 @@ def information(opened: File, status: os.stat_result, kind: int) -> bytes | None
         return struct.pack("<II", attributes(status), TAG_SYMLINK if stat.S_ISLNK(status.st_mode) else 0)
     if kind == ID_INFO:
         return struct.pack("<QQQ", status.st_dev, status.st_ino, 0)
+    if kind == COMPRESSION:
+        return struct.pack("<QH6x", status.st_size, 0)
+    if kind == ALIGNMENT:
+        return struct.pack("<I", 0)
+    if kind == STORAGE:
+        return struct.pack("<7I", 512, 4096, 4096, 4096, 0x3, 0, 0)
+    if kind == STREAM:  # the one unnamed stream, which a directory has not
+        name = "::$DATA".encode("utf-16-le")
+        return b"" if directory else struct.pack("<IIQQ", 0, len(name), status.st_size, status.st_blocks * 512) + name
+    if kind == CASE_SENSITIVE:
+        return struct.pack("<I", 0)
     return None
 
 
 @api("BOOL GetFileInformationByHandleEx(HANDLE file, DWORD kind, LPVOID data, DWORD size)", "kernel32", "kernelbase")
 def get_file_information_by_handle_ex(thread: Thread, file: int, kind: int, data: int, size: int) -> int:
     """One of several structures."""
-    from virtus.personalities.win32 import directories
-
     found = _file(thread, file)
     if found is None:
         return 0
     opened, status = found
-    if kind in directories.KINDS:
-        return directories.enumerate_handle(thread, opened, kind, data, size)
+    if kind in ENUMERATIONS:
+        return ENUMERATIONS[kind](thread, opened, kind, data, size)
     if opened.kind != TYPE_DISK and kind != NAME:
         return thread.fail(errors.ERROR_INVALID_FUNCTION)
     stored = information(opened, status, kind)
     if stored is None:
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
+    if not stored:
+        return thread.fail(errors.ERROR_HANDLE_EOF)
     if len(stored) > size:
         return thread.fail(errors.ERROR_MORE_DATA if kind == NAME else errors.ERROR_BAD_LENGTH)
     thread.memory.write(data, stored)
-    return 1
-
-
-@api("BOOL SetFileInformationByHandle(HANDLE file, DWORD kind, LPVOID data, DWORD size)", "kernel32", "kernelbase")
-def set_file_information_by_handle(thread: Thread, file: int, kind: int, data: int, size: int) -> int:
-    """Times, size, deletion, another name."""
-    found = _file(thread, file)
-    if found is None:
-        return 0
-    opened, status = found
-    memory = thread.memory
-    try:
-        if kind == BASIC:
-            _set_times(opened.fd, status, memory.u64(data + 8), memory.u64(data + 16))
-            value = memory.u32(data + 32)
-            if value:
-                mode = stat.S_IMODE(status.st_mode)
-                os.fchmod(opened.fd, mode & ~0o222 if value & READ_ONLY else mode | 0o200)
-        elif kind in (DISPOSITION, DISPOSITION_EX):
-            flags = memory.read(data, 1)[0]
-            opened.delete_on_close = bool(flags & DISPOSITION_DELETE)
-            if kind == DISPOSITION_EX and flags & DISPOSITION_DELETE:  # POSIX semantics: the name goes at once
-                (os.rmdir if stat.S_ISDIR(status.st_mode) else os.unlink)(opened.path)
-                opened.delete_on_close = False
-            elif opened.delete_on_close and stat.S_ISDIR(status.st_mode) and os.listdir(opened.path):
-                opened.delete_on_close = False
-                return thread.fail(errors.ERROR_DIR_NOT_EMPTY)
-        elif kind == END_OF_FILE:
-            os.ftruncate(opened.fd, memory.u64(data))
-        elif kind == ALLOCATION:
-            pass  # room is found when something is written
-        elif kind in (RENAME, RENAME_EX):
-            name = memory.read(data + 20, memory.u32(data + 16)).decode("utf-16-le", "surrogatepass")
-            target = paths.to_host(thread.process, name)
-            if not memory.read(data, 1)[0] & 1 and os.path.lexists(target):
-                return thread.fail(errors.ERROR_ALREADY_EXISTS)
-            os.rename(opened.path, target)
-            opened.path = target
-        else:
-            return thread.fail(errors.ERROR_INVALID_PARAMETER)
-    except paths.BadPath as bad:
-        return thread.fail(bad.error)
-    except OSError as error:
-        return thread.fail(errors.of_errno(error.errno or 0))
-    return 1
-
-
-def _set_times(fd: int, status: os.stat_result, access: int, write: int) -> None:
-    unchanged = (0, (1 << 64) - 1)
-    moments = (
-        status.st_atime_ns if access in unchanged else to_unix_ns(access),
-        status.st_mtime_ns if write in unchanged else to_unix_ns(write),
-    )
-    os.utime(fd, ns=moments)
-
-
-@api("BOOL SetFileTime(HANDLE file, LPVOID creation, LPVOID access, LPVOID write)", "kernel32", "kernelbase",
-     note="Linux keeps no time of creation")  # fmt: skip
-def set_file_time(thread: Thread, file: int, creation: int, access: int, write: int) -> int:
-    """Last access and last write."""
-    found = _file(thread, file)
-    if found is None:
-        return 0
-    values = [thread.memory.u64(place) if place else 0 for place in (access, write)]
-    try:
-        _set_times(found[0].fd, found[1], values[0], values[1])
-    except OSError as error:
-        return thread.fail(errors.of_errno(error.errno or 0))
     return 1
 
 

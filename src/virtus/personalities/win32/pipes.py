@@ -483,3 +483,10 @@ def get_named_pipe_client_process_id(thread: Thread, pipe: int, process: int) ->
 def get_named_pipe_server_process_id(thread: Thread, pipe: int, process: int) -> int:
     """Who is at the other end."""
     return _peer(thread, pipe, process)
+
+
+def anonymous_name(process: Process) -> str:
+    """A name for a pipe that is opened through its server's handle alone."""
+    names = state.of(process, Names)
+    names.count += 1
+    return f"anonymous\\{os.getpid()}\\{names.count}"
