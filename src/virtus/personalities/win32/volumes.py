@@ -1,1 +1,0 @@
-"""volumes. Being written (10:33): part W2."""
