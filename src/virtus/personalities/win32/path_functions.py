@@ -220,20 +220,51 @@ def search(thread: Thread, name: str, extension: str, directories: str | None) -
     return None
 
 
-@api("DWORD SearchPathW(LPCWSTR path, LPCWSTR name, LPCWSTR extension, DWORD size, LPWSTR buffer, LPWSTR* file_part)",
-     "kernel32", "kernelbase")  # fmt: skip
-def search_path_w(thread: Thread, path: int, name: int, extension: int, size: int, buffer: int, file_part: int) -> int:
-    """Look for a file where programs are."""
+def _search(
+    thread: Thread, text: Text, path: int, name: int, extension: int, size: int, buffer: int, file_part: int
+) -> int:
     memory = thread.memory
     found = search(
-        thread, WIDE.read(memory, name), WIDE.read(memory, extension) if extension else "",
-        WIDE.read(memory, path) if path else None,
+        thread, text.read(memory, name), text.read(memory, extension) if extension else "",
+        text.read(memory, path) if path else None,
     )  # fmt: skip
     if found is None:
         return thread.fail(errors.ERROR_FILE_NOT_FOUND)
     if file_part and buffer:
-        memory.set_u64(file_part, buffer + 2 * (found.rfind("\\") + 1))
-    return give(memory, WIDE, buffer, size, found)
+        memory.set_u64(file_part, buffer + len(text.encode(found[: found.rfind("\\") + 1])))
+    return give(memory, text, buffer, size, found)
+
+
+@api("DWORD SearchPathW(LPCWSTR path, LPCWSTR name, LPCWSTR extension, DWORD size, LPWSTR buffer, LPWSTR* file_part)",
+     "kernel32", "kernelbase")  # fmt: skip
+def search_path_w(thread: Thread, path: int, name: int, extension: int, size: int, buffer: int, file_part: int) -> int:
+    """Look for a file where programs are."""
+    return _search(thread, WIDE, path, name, extension, size, buffer, file_part)
+
+
+@api("DWORD SearchPathA(LPCSTR path, LPCSTR name, LPCSTR extension, DWORD size, LPSTR buffer, LPSTR* file_part)",
+     "kernel32")  # fmt: skip
+def search_path_a(thread: Thread, path: int, name: int, extension: int, size: int, buffer: int, file_part: int) -> int:
+    """Look for a file where programs are."""
+    return _search(thread, ANSI, path, name, extension, size, buffer, file_part)
+
+
+@api("BOOL NeedCurrentDirectoryForExePathW(LPCWSTR name)", "kernel32", "kernelbase")
+def need_current_directory_for_exe_path_w(thread: Thread, name: int) -> int:
+    """Whether a program is looked for in the current directory too: unless the environment says otherwise."""
+    if "\\" in WIDE.read(thread.memory, name):
+        return 1
+    return int(environment.value_of(thread.process, "NoDefaultCurrentDirectoryInExePath") is None)
+
+
+@api("void SetFileApisToOEM(void)", "kernel32", "kernelbase")
+def set_file_apis_to_oem(thread: Thread) -> None:
+    """Both code pages are UTF-8."""
+
+
+@api("void SetFileApisToANSI(void)", "kernel32", "kernelbase")
+def set_file_apis_to_ansi(thread: Thread) -> None:
+    """Both code pages are UTF-8."""
 
 
 @api("BOOL AreFileApisANSI(void)", "kernel32", "kernelbase")

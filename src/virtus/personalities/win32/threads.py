@@ -160,6 +160,13 @@ def exit_thread_(thread: Thread, code: int) -> None:
     exit_thread(thread, code)
 
 
+@api("void FreeLibraryAndExitThread(HMODULE module, DWORD code)", "kernel32", "kernelbase",
+     note="the library stays until the process ends")  # fmt: skip
+def free_library_and_exit_thread(thread: Thread, module: int, code: int) -> None:
+    """Does not return."""
+    exit_thread(thread, code)
+
+
 @api("void RtlExitUserThread(ULONG code)", "ntdll")
 def rtl_exit_user_thread(thread: Thread, code: int) -> None:
     """What ExitThread forwards to."""
