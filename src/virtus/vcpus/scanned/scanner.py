@@ -18,6 +18,10 @@ from virtus.vcpus.scanned.breakpoints import INT3, INTERIOR, LONGEST, START, Cod
 OFFSET: Final = PAGE - 1
 MASK32: Final = 0xFFFF_FFFF
 DEFAULT_DEPTH: Final = 12
+MOST_STRAIGHT: Final = 256
+"""Instructions that a scan follows without a branch: beyond, they are hardly code."""
+MOST_AT_ONCE: Final = 4096
+"""Instructions of one scan."""
 
 RUNS, TRAPS, SILENTLY, LEAVES, STOPS = range(5)
 """What becomes of an instruction: it may run; it gets a breakpoint, though it would trap by itself; it gets one, since
@@ -89,7 +93,8 @@ class Scanner:
         first: CodePage | None = None
         work = [(start, 0)]
         frames: dict[int, int] = {}
-        while work:
+        limit = self.instructions + MOST_AT_ONCE
+        while work and (first is None or self.instructions < limit):
             address, depth = work.pop()
             self.deepest = max(self.deepest, depth)
             page = self._straight(address, depth, ring, translate, frames, work)
@@ -125,6 +130,7 @@ class Scanner:
     ) -> CodePage | None:
         """Scan instructions until one that does not go on to the next; targets of branches go to `work`."""
         first: CodePage | None = None
+        limit = self.instructions + MOST_STRAIGHT
         while True:
             page = self._page(address, ring, translate, frames)
             first = first or page
@@ -137,7 +143,7 @@ class Scanner:
             decoder.position = at
             decoder.ip = address
             while at < PAGE:
-                if page.scanned(at):
+                if page.scanned(at) or self.instructions >= limit:
                     return first
                 instruction = decoder.decode()
                 length = instruction.len
