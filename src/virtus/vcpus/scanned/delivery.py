@@ -96,6 +96,7 @@ def deliver(
             if software or fault.vector == faults.PF or fault.error_code is None:
                 raise
             raise GuestFault(fault.vector, fault.error_code | EXTERNAL) from fault
+    execution.delivered = True
     state.eip = execution.next_eip
     state.interrupt_shadow = False
 

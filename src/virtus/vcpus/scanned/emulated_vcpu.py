@@ -7,8 +7,8 @@ from typing import Final, Protocol
 
 from virtus.exits import Exit, Reason
 from virtus.vcpus.scanned import delivery, faults
-from virtus.vcpus.scanned.cpu_state import IF, MASK32, CpuState
-from virtus.vcpus.scanned.evaluator import Evaluator
+from virtus.vcpus.scanned.cpu_state import IF, MASK32, TF, CpuState
+from virtus.vcpus.scanned.evaluator import SINGLE_STEP, Evaluator
 from virtus.vcpus.scanned.faults import GuestFault, IoNeeded, NotEvaluated, TripleFault
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace
 from virtus.vcpus.scanned.realmode import EmulatedCpu, Why
@@ -85,12 +85,12 @@ class EmulatedVcpu:
     def run(self) -> Exit:
         """See Vcpu."""
         found = self._exit
-        if self._ended:
-            return self._leave(Reason.ENDED)
         self._complete()
         slices, rounds = 1, ROUNDS
         while True:
             rounds -= 1
+            if self._ended:
+                return self._leave(Reason.ENDED)
             if self._kicked:
                 self._kicked = False
                 return self._leave(Reason.EVENT)
@@ -107,7 +107,7 @@ class EmulatedVcpu:
                 return self._leave(Reason.HALT)
             if not slices or rounds < 0:
                 return self._leave(Reason.EVENT)
-            if self.state.interrupt_shadow:
+            if self.state.interrupt_shadow or self.state.eflags & TF:
                 self._evaluate = True
                 continue
             why = self.cpu.run(self.state, SLICE, window=waiting)
@@ -117,6 +117,9 @@ class EmulatedVcpu:
                 self._evaluate = self._after_sti()
             elif why is Why.EVALUATE:
                 self._evaluate = True
+            elif why is Why.TRAP:
+                self.state.debug[6] |= SINGLE_STEP
+                self._fault(GuestFault(faults.DB))
             elif why is Why.OUTPUT:
                 return self._port_exit(write=True, value=self.cpu.port_value)
             elif why is Why.INPUT:

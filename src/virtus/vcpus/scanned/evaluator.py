@@ -70,7 +70,7 @@ class Evaluator:
             raise GuestFault(faults.GP, 0)
         execution.next_eip = last + 1 & MASK32
         shadow, traced = state.interrupt_shadow, state.eflags & (TF | RF)
-        state.interrupt_shadow = False
+        state.interrupt_shadow = execution.delivered = False
         try:
             operation()
         except BaseException:
@@ -78,13 +78,14 @@ class Evaluator:
             raise
         state.eip = execution.next_eip
         if traced:
-            self._after_traced()
+            self._after_traced(traced)
 
-    def _after_traced(self) -> None:
+    def _after_traced(self, before: int) -> None:
         """A single step trap follows an instruction that began with TF set; RF is for one instruction."""
         state = self.state
-        state.eflags &= ~RF
-        if state.eflags & TF:
+        if before & RF:
+            state.eflags &= ~RF
+        if before & TF and not self.execution.delivered:
             state.debug[6] |= SINGLE_STEP
             delivery.deliver_fault(self.execution, GuestFault(faults.DB))
 

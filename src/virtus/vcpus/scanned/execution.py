@@ -43,6 +43,8 @@ class Execution:
         self.registers = state.registers
         self.segments = state.segments
         self.next_eip = 0
+        self.delivered = False
+        """Set by whatever enters a handler: a single step is not seen behind INT n."""
         self.cpuid: Cpuid = no_cpuid
         self.progress: Callable[[], None] = nothing
         """Called when a repeated instruction has done one of its rounds, which will not be undone."""

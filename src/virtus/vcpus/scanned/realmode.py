@@ -13,13 +13,12 @@ from typing import Final
 from virtus.host.machine_code import MachineCode
 from virtus.memory.guest_memory import PAGE
 from virtus.vcpus.scanned import cpuid, faults, unicorn_engine
-from virtus.vcpus.scanned.cpu_state import EAX, EBX, ECX, EDX, CpuState
+from virtus.vcpus.scanned.cpu_state import CR0_PE, EAX, EBX, ECX, EDX, ESI, VM, CpuState
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace
 from virtus.vcpus.scanned.system import read_tsc
 from virtus.vcpus.scanned.unicorn_engine import Engine
 from virtus.vcpus.scanned.unicorn_state import UnicornState
 
-NOWHERE: Final = 0xFFFF_FFFF_FFFF_0000  # an address to stop at that no guest reaches
 CELL: Final = struct.Struct("<q4B4xQQQ")
 """What the machine code below works on: instructions left; window wanted, kicked, stopped, unused; EFLAGS; the
 functions to read a register and to stop."""
@@ -47,6 +46,9 @@ SENTRY: Final = bytes.fromhex(
 )
 """Called before every instruction: void (*)(uc, address, size, cell)."""
 
+UNDONE: Final = (unicorn_engine.EIP, *(unicorn_engine.GENERAL[number] for number in (EAX, ECX, ESI)))
+"""What IN and OUTS change, and SYSENTER, which Unicorn skips."""
+
 
 class Why(Enum):
     """Why a batch is over."""
@@ -58,6 +60,7 @@ class Why(Enum):
     INPUT = "a port is read: the instruction is done but for its result"
     OUTPUT = "a port was written"
     EVALUATE = "the instruction is for the evaluator"
+    TRAP = "a single step: to be delivered behind the instruction that is done"
 
 
 class EmulatedCpu:
@@ -78,9 +81,12 @@ class EmulatedCpu:
         engine.hook_ports(self._on_in, self._on_out)
         engine.hook_query(unicorn_engine.INS_CPUID, self._on_cpuid)
         engine.hook_query(unicorn_engine.INS_RDTSC, self._on_rdtsc)
+        engine.hook_query(unicorn_engine.INS_SYSENTER, self._on_evaluated)
+        engine.hook_query(unicorn_engine.INS_SYSCALL, self._on_evaluated)
         engine.hook_interrupts(self._on_interrupt)
         self._tsc_offset = 0
-        self._port: tuple[bool, int, int, int, int] | None = None
+        self._port: tuple[bool, int, int, int] | None = None
+        self._before: tuple[int, ...] | None = None  # what a callback found in UNDONE
         self._vector = -1
         self._flushes = -1
         self.port = self.port_size = self.port_value = 0
@@ -101,9 +107,9 @@ class EmulatedCpu:
         self._state.put(state, flush=memory.flushes != self._flushes)
         self._flushes = memory.flushes
         struct.pack_into("<q4B", cell, 0, budget, window, 0, 0, 0)
-        self._port, self._vector, self.fault = None, -1, None
+        self._port, self._before, self._vector, self.fault = None, None, -1, None
         self._tsc_offset = state.tsc_offset
-        error = self._engine.run(state.eip, NOWHERE)
+        error = self._engine.run(state.eip)
         self._state.get(state)
         memory.forget()
         state.interrupt_shadow = False
@@ -111,6 +117,8 @@ class EmulatedCpu:
         self.instructions += budget - max(left, 0)
         if self._port is not None:
             return self._after_port(state)
+        if self._before is not None:
+            return self._undo(state)
         if self._vector >= 0:
             return self._after_exception(state)
         if error != unicorn_engine.OK:
@@ -138,12 +146,23 @@ class EmulatedCpu:
             written.clear()
 
     def _after_port(self, state: CpuState) -> Why:
-        """IN and OUT are done, but INS is not: what it stored is stored again."""
-        assert self._port is not None
-        write, self.port, self.port_size, self.port_value, eip = self._port
+        """IN and OUT are done, but INS is not: what it stored is stored again.
+
+        Where the task state segment decides, which Unicorn does not look at, nothing of it is done.
+        """
+        assert self._port is not None and self._before is not None
+        write, self.port, self.port_size, self.port_value = self._port
+        if state.cr0 & CR0_PE and (state.eflags & VM or state.cpl > state.iopl):
+            return self._undo(state)
         if write:
             return Why.OUTPUT
-        return Why.EVALUATE if state.eip == eip else Why.INPUT
+        return Why.EVALUATE if state.eip == self._before[0] else Why.INPUT
+
+    def _undo(self, state: CpuState) -> Why:
+        """Back to the instruction that called back, which is for the evaluator."""
+        assert self._before is not None
+        state.eip, state.registers[EAX], state.registers[ECX], state.registers[ESI] = self._before
+        return Why.EVALUATE
 
     def _after_exception(self, state: CpuState) -> Why:
         """EIP is at the instruction, but behind a software interrupt, which is done again by the evaluator."""
@@ -151,6 +170,8 @@ class EmulatedCpu:
         code, software = self._state.exception()
         if software:
             state.eip = _start_of_interrupt(self._memory, state, vector)
+        elif vector == faults.DB:
+            return Why.TRAP
         elif vector == faults.PF:
             self.fault = faults.GuestFault(vector, code, state.cr2)
         else:
@@ -158,11 +179,16 @@ class EmulatedCpu:
         return Why.EVALUATE
 
     def _on_in(self, port: int, size: int) -> None:
-        self._port = False, port, size, 0, self._engine.read(unicorn_engine.EIP)
-        self._engine.stop()
+        self._port = False, port, size, 0
+        self._on_evaluated()
 
     def _on_out(self, port: int, size: int, value: int) -> None:
-        self._port = True, port, size, value & (1 << 8 * size) - 1, 0
+        self._port = True, port, size, value & (1 << 8 * size) - 1
+        self._on_evaluated()
+
+    def _on_evaluated(self) -> None:
+        """Stop, and keep what the instruction changes."""
+        self._before = tuple(map(self._engine.read, UNDONE))
         self._engine.stop()
 
     def _on_interrupt(self, vector: int) -> None:

@@ -15,10 +15,11 @@ from virtus.vcpus.emulated_x86.library import find
 ARCH_X86, MODE_32 = 4, 4
 PROT_READ, PROT_ALL, PROT_EXEC = 1, 7, 4
 HOOK_INTR, HOOK_INSN, HOOK_CODE = 1, 2, 4
-INS_IN, INS_OUT, INS_CPUID, INS_RDTSC = 218, 500, 113, 608
+INS_IN, INS_OUT, INS_CPUID, INS_RDTSC, INS_SYSCALL, INS_SYSENTER = 218, 500, 113, 608, 699, 700
 OK, ERROR_INVALID_INSTRUCTION = 0, 10
 CPU_QEMU32: Final = 4
 _SET_CPU_MODEL: Final = 7 | 1 << 26 | 1 << 30  # uc_ctl: what, the number of arguments, and that it is a change
+_USE_EXITS: Final = 4 | 1 << 26 | 1 << 30
 _REMOVE_CACHE: Final = 9 | 2 << 26 | 1 << 30
 
 # enum uc_x86_reg
@@ -65,6 +66,8 @@ class Engine:
         self._check(free.uc_open(ARCH_X86, MODE_32, ctypes.byref(handle)))
         self._handle: int = handle.value or 0
         self._check(free.uc_ctl(ctypes.c_void_p(self._handle), _SET_CPU_MODEL, ctypes.c_int(CPU_QEMU32)))
+        # a list of addresses to stop at, empty: of the single one, the library looks up the page after every run
+        self._check(free.uc_ctl(ctypes.c_void_p(self._handle), _USE_EXITS, ctypes.c_int(1)))
         self._buffer = ctypes.create_string_buffer(64)
         self._kept: list[Any] = []  # callbacks live as long as the processor
         context = ctypes.c_void_p()
@@ -120,9 +123,9 @@ class Engine:
         self._hook(HOOK_INSN, prototype(lambda _, port, size, value, __: on_out(port, size, value)), 0, INS_OUT)
 
     def hook_query(self, instruction: int, function: OnQuery) -> None:
-        """Call instead of CPUID or RDTSC."""
+        """Call instead of CPUID, RDTSC, SYSCALL or SYSENTER, which the processor then skips."""
 
-        def answer(_: int, __: int) -> int:
+        def answer(_: int, __: int) -> int:  # whose result the last two do not look at
             function()
             return 1
 
@@ -138,9 +141,9 @@ class Engine:
             self._library.uc_hook_add(ctypes.c_void_p(self._handle), ctypes.byref(hook), kind, callback, *arguments)
         )
 
-    def run(self, eip: int, until: int) -> int:
+    def run(self, eip: int) -> int:
         """Run from an offset in the code segment to the next stop; the library's error, OK for `stop` and HLT."""
-        error: int = self._start(self._handle, eip, until, 0, 0)
+        error: int = self._start(self._handle, eip, 0, 0, 0)
         return error
 
     def stop(self) -> None:
