@@ -25,6 +25,8 @@ class Shadowed(NamedTuple):
     protection: int
     code: bool
     key: int
+    source: int
+    """The guest's own linear page, by number: code may be mapped elsewhere (`AddressSpace.bias`)."""
 
 
 class AddressSpace:
@@ -36,8 +38,11 @@ class AddressSpace:
         self.flushable: set[int] = set()
         """Pages that are not global."""
         self.by_frame: dict[int, set[int]] = {}
-        self.root = -1
-        """The CR3 that `flushable` was last compared with."""
+        self.bias = 0
+        """Code is mapped this far, in units of 256 MiB, above where the guest has it, and its segment's base makes up
+        for it: so who reads code reads the guest's own bytes. 0 where execute-only pages hide the copies."""
+        self.code_tables: set[int] = set()
+        """The page tables, by number, that code was mapped in the range of."""
         self.checked = -1
         """The number of the last flush it has seen."""
 
@@ -76,6 +81,7 @@ class AddressSpace:
         if self.pages:
             self.child.unmap(0, LINEAR_SPACE)
             self.pages.clear()
+            self.code_tables.clear()
             self.flushable.clear()
             self.by_frame.clear()
 

@@ -31,6 +31,12 @@ COMPAT_CS: Final = 0x23  # __USER32_CS (arch/x86/include/asm/segment.h)
 DATA_SELECTOR: Final = 0x2B  # __USER_DS
 TRAP_AT: Final = STUB_START + 2  # behind `syscall`: the address that a call comes from, as seccomp(2) sees it
 FILTER_AT: Final = STUB_START + 64
+LDT_AT: Final = STUB_START + 1024
+BIASES: Final = 16
+"""Code segments in a child's LDT: the base of number n is n << 28."""
+USER_DESC: Final = struct.Struct("<IIII")  # struct user_desc (arch/x86/include/uapi/asm/ldt.h)
+SEGMENT_FLAGS: Final = 1 | 2 << 1 | 1 << 4 | 1 << 6  # 32-bit, code, limit in pages, usable
+WRITE_LDT: Final = 0x11  # modify_ldt(2)
 TICK: Final = 4000
 """Microseconds of a child's processor time between two stops for the monitor to look around."""
 ITIMER_VIRTUAL: Final = 1  # include/uapi/linux/time.h
@@ -72,7 +78,14 @@ def stub_page() -> bytes:
     program = filter_program()
     header = struct.pack("<H6xQ", len(program) // 8, FILTER_AT + 64)  # struct sock_fprog
     interval = struct.pack("<qqqq", 0, TICK, 0, TICK)  # struct itimerval
-    return (stub.CODE.ljust(64, b"\xcc") + header.ljust(32, b"\0") + interval + program).ljust(mmap.PAGESIZE, b"\xcc")
+    segments = b"".join(USER_DESC.pack(bias, bias << 28, 0xF_FFFF, SEGMENT_FLAGS) for bias in range(BIASES))
+    page = stub.CODE.ljust(64, b"\xcc") + header.ljust(32, b"\0") + interval + program
+    return (page.ljust(LDT_AT - STUB_START, b"\xcc") + segments).ljust(mmap.PAGESIZE, b"\xcc")
+
+
+def code_selector(bias: int) -> int:
+    """The selector of a code segment whose base is `bias` << 28."""
+    return COMPAT_CS if not bias else bias << 3 | 7
 
 
 class Child:
@@ -185,6 +198,9 @@ class Children:
         if pointer:
             template.inject("rseq", pointer, size, stub.RSEQ_FLAG_UNREGISTER, signature)
         template.inject("munmap", 0, STUB_START)
+        for bias in range(BIASES):
+            size = USER_DESC.size
+            self.can_bias = template.inject("modify_ldt", WRITE_LDT, LDT_AT + bias * size, size) & 0xFFFF_FFFF == 0
         self.initial_xstate = stub.clean_xstate(ptrace.get_xstate(template.tid))
 
     def fresh(self) -> Child:

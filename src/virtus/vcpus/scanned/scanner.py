@@ -13,7 +13,7 @@ from typing import Final
 from iced_x86 import Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
-from virtus.vcpus.scanned.breakpoints import INT3, INTERIOR, LONGEST, START, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import LONGEST, CodePage, CodePages
 
 OFFSET: Final = PAGE - 1
 MASK32: Final = 0xFFFF_FFFF
@@ -79,10 +79,8 @@ def classify(instruction: Instruction) -> int:
 class Scanner:
     """Fills code pages. `translate` gives the physical address that code at a linear one may be scanned at, or None."""
 
-    def __init__(self, memory: GuestMemory, pages: CodePages, *, depth: int = DEFAULT_DEPTH, sweep: bool) -> None:
-        """With `sweep`, what lies between scanned instructions is decoded as well, so that who reads code sees it:
-        for processors that cannot hide code from reads."""
-        self._memory, self._pages, self.depth, self.sweep = memory, pages, depth, sweep
+    def __init__(self, memory: GuestMemory, pages: CodePages, *, depth: int = DEFAULT_DEPTH) -> None:
+        self._memory, self._pages, self.depth = memory, pages, depth
         self._classes: dict[int, int] = {}
         self._flows: dict[int, tuple[bool, bool]] = {}
         self.instructions = self.planted = self.scans = self.deepest = 0
@@ -102,9 +100,6 @@ class Scanner:
                 first = page
                 if page is None:
                     return None
-        if self.sweep:
-            for frame in frames.values():
-                self._sweep(self._pages.pages[ring][frame])
         return first
 
     def _page(
@@ -161,6 +156,8 @@ class Scanner:
                 kind = self._classes.get(code)
                 if kind is None:
                     kind = self._classes[code] = classify(instruction)
+                if kind == RUNS and instruction.memory_segment == Register.CS:
+                    kind = SILENTLY  # it reads data where code is
                 if kind == RUNS:
                     page.put(at, window[at : at + length])
                     if self._flow(instruction, depth, work):
@@ -207,7 +204,7 @@ class Scanner:
         tail = bytes(self._memory.bytes[physical : physical + LONGEST])
         instruction = Decoder(32, head + tail, ip=address).decode()
         self.instructions += 1
-        kind = classify(instruction)
+        kind = classify(instruction) if instruction.memory_segment != Register.CS else SILENTLY
         beyond = instruction.len - len(head)
         if kind != RUNS or instruction.is_invalid or beyond <= 0:
             page.plant(offset, len(head))
@@ -224,46 +221,3 @@ class Scanner:
         page.tail, page.tail_at = other, offset
         other.heads.add(page)
         return instruction
-
-    def _sweep(self, page: CodePage) -> None:
-        """Decode what lies between scanned instructions, one behind the other; what must not run gets a breakpoint."""
-        covered = page.covered
-        at = covered.find(0)
-        if at < 0:
-            return
-        window = bytes(self._memory.bytes[page.frame << FRAME_SHIFT : (page.frame + 1) << FRAME_SHIFT])
-        while at >= 0:
-            end = at
-            while end < PAGE and not covered[end]:
-                end += 1
-            self._sweep_part(page, window, at, end)
-            at = covered.find(0, end)
-
-    def _sweep_part(self, page: CodePage, window: bytes, start: int, end: int) -> None:
-        page.copy[start:end] = window[start:end]
-        decoder = Decoder(32, window[:end])
-        decoder.position = position = start
-        while position < end:
-            instruction = decoder.decode()
-            if instruction.is_invalid:
-                position += 1
-                decoder.position = position
-                continue
-            code = instruction.code
-            kind = self._classes.get(code)
-            if kind is None:
-                kind = self._classes[code] = classify(instruction)
-            if kind in (SILENTLY, LEAVES):
-                page.copy[position] = INT3
-            position += instruction.len
-
-    def rewritten(self, page: CodePage, offset: int, size: int) -> None:
-        """Bytes of a page that no scanned instruction has were changed: its copy follows, swept near them."""
-        if not self.sweep:
-            return
-        covered = page.covered
-        start, end = max(offset - 2 * LONGEST, 0), min(offset + size + LONGEST, PAGE)
-        start = max(start, max(covered.rfind(START, 0, offset), covered.rfind(INTERIOR, 0, offset)) + 1)
-        end = min((found for found in (covered.find(START, offset), end) if found >= 0), default=end)
-        window = bytes(self._memory.bytes[page.frame << FRAME_SHIFT : (page.frame + 1) << FRAME_SHIFT])
-        self._sweep_part(page, window, start, end)

@@ -11,7 +11,7 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Shadowed
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePages
 from virtus.vcpus.scanned.child import CODE_AT, MEMORY_AT
-from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, CpuState
+from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, MASK32, CpuState
 from virtus.vcpus.scanned.memory_access import (
     ACCESSED,
     DIRTY,
@@ -27,6 +27,7 @@ from virtus.vcpus.scanned.memory_access import (
 )
 from virtus.vcpus.scanned.memory_access import USER as USER_PAGE
 
+BIAS_ORDER: Final = (0xA, 0x6, 0x8, 0x4, 0xC, 0x2, 0x9, 0x7, 0x5, 0xB, 0x3, 0x1, 0xD, 0xE, 0xF)
 AROUND: Final = 16
 """Pages that one fault fills at most, where the guest's page tables have them side by side."""
 
@@ -44,6 +45,10 @@ class Shadow:
         self.flushes = 0
         self.fills = self.pages_filled = self.kept = self.unmapped = 0
         self._control = (state.cr0, state.cr4)
+        self._biased = not hidden and spaces.children.can_bias
+        self._last: AddressSpace | None = None
+        self.biases = 0
+        """How often code had to go elsewhere."""
         self.reserved = range(0)
         """Linear pages, by number, that the monitor has taken in the supervisor's address space."""
 
@@ -59,7 +64,43 @@ class Shadow:
         )
         if space.checked != self.flushes:
             self._check(space)
+        if space is not self._last:
+            self._last = space
+            if space.bias and self._in_the_way(space.code_tables):
+                self.move_code(space)
         return space
+
+    def code_page(self, space: AddressSpace, linear: int) -> int:
+        """The number of the page where the code of a linear address is mapped."""
+        return (linear + (space.bias << 28) & MASK32) >> FRAME_SHIFT
+
+    def _in_the_way(self, tables: set[int]) -> bool:
+        """Whether the guest has anything of its own in the ranges of these page tables."""
+        state = self._state
+        if not state.cr0 & CR0_PG:
+            return any(self._space.is_memory(table << 10) for table in tables)
+        root = (state.cr3 & FRAME) >> 2
+        if root + 1024 > len(self._words):
+            return False
+        words = self._words
+        return any(words[root + table] & PRESENT for table in tables)
+
+    def move_code(self, space: AddressSpace, page: int | None = None) -> None:
+        """Find a bias where the guest has nothing, for all code there is and that at a page; all code is unmapped."""
+        sources = {known.source for known in space.pages.values() if known.code} | (
+            {page} if page is not None else set()
+        )
+        stale = [number for number, known in space.pages.items() if known.code]
+        if stale:
+            space.unmap_many(stale)
+        space.code_tables.clear()
+        self.biases += 1
+        for bias in BIAS_ORDER:
+            tables = {(source + (bias << 16) & 0xFFFFF) >> 10 for source in sources}
+            if not self._in_the_way(tables):
+                space.bias = bias
+                return
+        space.bias = BIAS_ORDER[self.biases % len(BIAS_ORDER)]
 
     def flush(self) -> None:
         """CR0, CR3 or CR4 was written: what is not global must be looked at again, at the next use."""
@@ -77,6 +118,10 @@ class Shadow:
         page = linear >> FRAME_SHIFT
         state = self._state
         for space in self._spaces.under(state.cr3):
+            if space.bias:
+                code = space.pages.get(self.code_page(space, linear))
+                if code is not None and code.code:
+                    space.unmap(self.code_page(space, linear))
             known = space.pages.get(page)
             if known is not None and known.key & LARGE:
                 first = page & ~0x3FF
@@ -92,7 +137,7 @@ class Shadow:
         if not self._state.cr0 & CR0_PG:
             return
         pages, key_of = space.pages, self._key
-        stale = [page for page in space.flushable if pages[page].key != key_of(page)]
+        stale = [page for page in space.flushable if pages[page].key != key_of(pages[page].source)]
         self.kept += len(space.flushable) - len(stale)
         self.unmapped += len(stale)
         if stale:
@@ -135,7 +180,7 @@ class Shadow:
         page = linear >> FRAME_SHIFT
         found = walk(self._state, self._space.memory, linear, write=write, user=user)
         frame = found.physical >> FRAME_SHIFT
-        if page in self.reserved or not self._space.is_memory(frame):
+        if page in self.reserved or not self._space.is_memory(frame) or self._occupied(space, page):
             return False
         code = self._codes.is_code(frame)
         if code and write:
@@ -150,9 +195,18 @@ class Shadow:
             return False
         global_ = found.global_ and self._state.cr4 & CR4_PGE != 0
         for near in range(count):
-            shadowed = Shadowed(frame + near, protection, False, self._key(page + near))
+            shadowed = Shadowed(frame + near, protection, False, self._key(page + near), page + near)
             space.note(page + near, shadowed, flushable=not global_)
         return True
+
+    def _occupied(self, space: AddressSpace, page: int) -> bool:
+        """Code lies where the guest now has data: it goes elsewhere, if it can."""
+        known = space.pages.get(page)
+        if known is None or not known.code:
+            return False
+        if self._biased:
+            self.move_code(space)
+        return not self._biased
 
     def _run(self, space: AddressSpace, page: int, frame: int, writable: bool, user: bool, large: bool) -> int:
         """How many pages from here on can be mapped alike, this one included."""
@@ -176,15 +230,20 @@ class Shadow:
 
     def map_code(self, space: AddressSpace, linear: int, frame: int) -> bool:
         """Make the copy of a frame executable at a linear address; False where the host does not map so low."""
-        page = linear >> FRAME_SHIFT
+        source = linear >> FRAME_SHIFT
+        page = self.code_page(space, linear)
+        if self._biased and (not space.bias or self._in_the_way({page >> 10})):
+            self.move_code(space, source)
+            page = self.code_page(space, linear)
+        space.code_tables.add(page >> 10)
         ring = USER if self._state.cpl == 3 else SUPERVISOR
         offset = self._codes.offset(frame, ring)
         if not space.child.map(page << FRAME_SHIFT, PAGE, self._code_protection, CODE_AT, offset):
             return False
-        key = self._key(page) if self._state.cr0 & CR0_PG else 0
+        key = self._key(source) if self._state.cr0 & CR0_PG else 0
         large = key < 1 << 32
         global_ = self._state.cr4 & CR4_PGE and (key if large else key & 0xFFFF_FFFF) & GLOBAL
-        space.note(page, Shadowed(frame, self._code_protection, True, key), flushable=not global_)
+        space.note(page, Shadowed(frame, self._code_protection, True, key, source), flushable=not global_)
         self.fills += 1
         return True
 

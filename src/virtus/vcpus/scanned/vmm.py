@@ -16,7 +16,7 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePage, CodePages
-from virtus.vcpus.scanned.child import COMPAT_CS, DATA_SELECTOR, MEMORY_AT
+from virtus.vcpus.scanned.child import DATA_SELECTOR, MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
     AF,
     BIG,
@@ -86,7 +86,7 @@ class Monitor:
         self.shadow = Shadow(state, space, codes, self.spaces, hidden=hidden)
         memory.shadow = self.shadow
         memory.code_written = self.code_written
-        self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH, sweep=not hidden)
+        self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.fault: GuestFault | None = None
         """Of FAULT."""
         self.counts: Counter[str] = Counter()
@@ -130,7 +130,7 @@ class Monitor:
         if owner is not space:
             ptrace.set_xstate(child.tid, ptrace.get_xstate(owner.child.tid))
             self.spaces.owner = space
-        self._load(child.regs)
+        self._load(child.regs, space.bias)
         before = perf_counter_ns()
         stopped = child.go()
         self.direct_ns += perf_counter_ns() - before
@@ -142,7 +142,7 @@ class Monitor:
         state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
         eip = regs[r.RIP] & MASK32
         state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
-        if regs[r.CS] != COMPAT_CS:
+        if regs[r.CS] != code_selector(space.bias):
             return self._escaped(eip)
         if stopped == signal.SIGTRAP:
             state.eip = eip = eip - 1 & MASK32
@@ -157,7 +157,7 @@ class Monitor:
             self.counts["system calls refused"] += 1
         return Stop.EVALUATE
 
-    def _load(self, regs: memoryview) -> None:
+    def _load(self, regs: memoryview, bias: int) -> None:
         """Registers as guest code finds them."""
         state = self.state
         registers, segments = state.registers, state.segments
@@ -165,7 +165,7 @@ class Monitor:
             regs[name] = value
         regs[r.RIP] = state.eip
         regs[r.EFLAGS] = state.eflags & NATIVE_FLAGS | HOST_FLAGS
-        regs[r.CS], regs[r.SS] = COMPAT_CS, DATA_SELECTOR
+        regs[r.CS], regs[r.SS] = code_selector(bias), DATA_SELECTOR
         regs[r.DS] = DATA_SELECTOR if segments[DS].attributes else 0
         regs[r.ES] = DATA_SELECTOR if segments[ES].attributes else 0
         for number, selector, base in ((FS, r.FS, r.FS_BASE), (GS, r.GS, r.GS_BASE)):
@@ -184,7 +184,7 @@ class Monitor:
 
     def _page_at(self, space: AddressSpace, linear: int) -> CodePage | None:
         """The scanned page that is executable at a linear address."""
-        seen = space.pages.get(linear >> FRAME_SHIFT)
+        seen = space.pages.get(self.shadow.code_page(space, linear))
         if seen is None or not seen.code:
             return None
         ring = USER if self.state.cpl == 3 else SUPERVISOR
@@ -250,7 +250,8 @@ class Monitor:
     def _check_straddling(self, space: AddressSpace, linear_page: int) -> None:
         """An instruction that goes on in the next page must find the frame there that it was scanned with."""
         for first in (linear_page - 1, linear_page):
-            seen, following = space.pages.get(first), space.pages.get(first + 1)
+            seen = space.pages.get(self.shadow.code_page(space, first << FRAME_SHIFT))
+            following = space.pages.get(self.shadow.code_page(space, first + 1 << FRAME_SHIFT))
             if seen is None or following is None or not (seen.code and following.code):
                 continue
             page = self._page_at(space, first << FRAME_SHIFT)
@@ -258,15 +259,11 @@ class Monitor:
                 self.drop_code(page.frame)
 
     def code_written(self, frame: int, offset: int, size: int) -> None:
-        """The evaluator has written to a frame of code: scanned instructions go, other bytes are followed."""
+        """The evaluator has written to a frame of code: scanned instructions that it changed go."""
         if self.codes.written(frame, offset, size):
             self.drop_code(frame)
             return
         self._snapshots[frame] = self._contents(frame)
-        for pages in self.codes.pages:
-            page = pages.get(frame)
-            if page is not None:
-                self.scanner.rewritten(page, offset, size)
 
     def drop_code(self, frame: int) -> None:
         """A frame of code was changed: forget what was made of it."""
@@ -295,21 +292,21 @@ class Monitor:
         if code == SI_KERNEL or address >> 32:
             return Stop.EVALUATE
         seen = space.pages.get(address >> FRAME_SHIFT)
-        own = address >> FRAME_SHIFT == eip >> FRAME_SHIFT
-        if own and (seen is None or not seen.code):
-            return self._fetch_fault(space, address, eip)
-        if seen is None or not seen.code:
-            page = self._page_at(space, eip)
-            straddles = page is not None and page.tail is not None and page.tail_at == eip & OFFSET
-            if straddles and address == (eip | OFFSET) + 1:
-                return self._fetch_fault(space, address, eip)
-        if seen is not None and seen.code:
+        page = self._page_at(space, eip)
+        if page is None:
+            return self._fetch_fault(space, eip, eip)
+        if page.tail is not None and page.tail_at == eip & OFFSET:
+            following = (eip | OFFSET) + 1 & MASK32
+            there = space.pages.get(self.shadow.code_page(space, following))
+            if there is None or not there.code:
+                return self._fetch_fault(space, following, eip)
+        if seen is not None and seen.code and seen.source == address >> FRAME_SHIFT:
             return Stop.EVALUATE  # code is written, or read where it is hidden
         try:
-            if self.shadow.fill(space, address, write=seen is not None):
+            if self.shadow.fill(space, address, write=seen is not None and not seen.code):
                 return None
         except GuestFault as fault:
-            if seen is not None:
+            if seen is not None and not seen.code:
                 self.fault = fault
                 return Stop.FAULT
         return Stop.EVALUATE  # whoever evaluates it knows whether it reads or writes
@@ -336,7 +333,7 @@ class Monitor:
         space.unmap(page)
         if not child.map(page << FRAME_SHIFT, PAGE, READ_WRITE_EXECUTE, MEMORY_AT, frame << FRAME_SHIFT):
             return False
-        self._load(child.regs)
+        self._load(child.regs, space.bias)
         stopped = child.go(ptrace.PTRACE_SINGLESTEP)
         child.unmap(page << FRAME_SHIFT, PAGE)
         self.drop_code(frame)
