@@ -78,7 +78,8 @@ class ThreadEnd(BaseException):
 class _GuestThread:
     """What a host thread that runs guest code has: its state, and its calls of guest functions that have not returned.
 
-    `activations` are the guest's stack pointers at their beginning.
+    `activations` are the guest's stack pointers at their beginning, and the frame of our function that called; `faults`
+    are the registers of those of such frames that faults have made.
     """
 
     def __init__(self, table: int) -> None:
@@ -87,7 +88,8 @@ class _GuestThread:
         self.words: Any = memoryview(self.room).cast("Q")
         self.words[code.HOST_MXCSR // 8] = MXCSR_AT_START
         self.words[code.TABLE // 8] = table
-        self.activations: list[int] = []
+        self.activations: list[tuple[int, int]] = []
+        self.faults: dict[int, CpuContext] = {}
         self.escape: BaseException | None = None
         self.low = self.high = 0
         self.guard = 0
@@ -205,7 +207,7 @@ class InProcess:
         for index, value in enumerate(arguments[4:]):
             memory.set_u64(stack + 0x28 + 8 * index, value)
         registers = struct.pack("<4Q", *(value & 0xFFFF_FFFF_FFFF_FFFF for value in (*arguments, 0, 0, 0, 0)[:4]))
-        thread.activations.append(stack)
+        thread.activations.append((stack, thread.frame))
         result: int = self._enter(thread.state, address, stack, registers, thread.frame or self._first_frame)
         thread.activations.pop()
         if thread.escape is not None:
@@ -297,7 +299,24 @@ class InProcess:
 
     def context(self) -> CpuContext:
         """The registers of the guest thread that called us, where it called; those that a call need not keep are 0."""
-        frame = self.thread.frame
+        return self._context(self.thread.frame)
+
+    def outer(self, general: list[int], vectors: bytes) -> CpuContext | None:
+        """If these are the registers after the return of a function that `call` called: those of the guest outside."""
+        thread = self.thread
+        if general[RIP] != self._return:
+            return None
+        frame = next((frame for stack, frame in thread.activations if stack + 8 == general[RSP]), 0)
+        if not frame:
+            return None
+        if frame in thread.faults:
+            return thread.faults[frame]
+        context = self._context(frame)
+        context.general[RIP] = self.memory.u64(context.general[RSP])
+        context.general[RSP] += 8
+        return context
+
+    def _context(self, frame: int) -> CpuContext:
         general = [0] * 18
         saved = struct.unpack("<8Q", self.memory.read(frame + code.FRAME_SAVED, 64))
         for register, value in zip(code.SAVED, saved, strict=True):
@@ -439,14 +458,18 @@ class InProcess:
         """Whether a stack pointer belongs to the innermost activation. (Some programs have stacks of their own.)"""
         if len(thread.activations) < 2 or not thread.low <= stack < thread.high:
             return True
-        return stack <= thread.activations[-1]
+        return stack <= thread.activations[-1][0]
 
     def _faulted(self) -> int:
         """Function 0: guest code got a signal of its own."""
         thread = self.thread
         try:
             fault, context = self._describe(thread)
-            context = self._fault(fault, context)
+            thread.faults[thread.frame] = context
+            try:
+                context = self._fault(fault, context)
+            finally:
+                del thread.faults[thread.frame]
             raise _GoOn(context)
         except BaseException as escaped:  # as everywhere
             return self._escaped(escaped)
@@ -467,6 +490,8 @@ class InProcess:
             return CpuFault(NO_VECTOR, address, kind), context
         if trap == PROTECTION_FAULT:
             return CpuFault(self._protection(context.general[RIP]), (1 << 64) - 1, READ), context
+        if trap == BREAKPOINT:
+            context.general[RIP] -= 1  # at the instruction, as for faults
         return CpuFault(trap, 0, 0), context
 
     def _protection(self, address: int) -> int:

@@ -8,7 +8,7 @@ from virtus.personalities.win32.process import Process
 STATUS_ACCESS_VIOLATION: Final = 0xC0000005
 CODES: Final = {
     0: 0xC0000094, 1: 0x80000004, 3: 0x80000003, 4: 0xC0000095, 5: 0xC000008C, 6: 0xC000001D, 13: 0xC0000096,
-    0x29: 0xC0000409, 0x2C: 0xC0000420, 16: 0xC0000090, 17: 0x80000002, 19: 0xC000008E,
+    12: 0xC00000FD, 0x29: 0xC0000409, 0x2C: 0xC0000420, 16: 0xC0000090, 17: 0x80000002, 19: 0xC000008E,
 }  # fmt: skip
 """Windows' codes of the processor's exceptions (ntstatus.h), by vector."""
 SIGNALS: Final = {

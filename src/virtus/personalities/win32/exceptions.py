@@ -28,7 +28,7 @@ RCX, RDX = 1, 2
 BELOW: Final = 0x400
 """Bytes left free below a frame before anything of ours is put on the guest's stack."""
 MOST_FRAMES: Final = 100_000
-DISPATCHER_SIZE: Final = 0x50
+DISPATCHER_SIZE, DISPATCHER_CONTEXT = 0x50, 0x28
 
 
 class Handlers:
@@ -106,14 +106,18 @@ def _deliver(thread: Thread, record: int, context: int, pointers: int) -> NoRetu
             for _, continued in list(handlers.continued):
                 engine.call_on(stack, continued, pointers)
             _go_on(thread, context)
-    general, vectors, _ = load_context(memory, context)
+    general, vectors, mxcsr = load_context(memory, context)
     walked, saved = list(general), bytearray(vectors)
-    dispatcher = stack - DISPATCHER_SIZE & -16
+    reached = stack - CONTEXT_SIZE & -64
+    dispatcher = reached - DISPATCHER_SIZE & -16
     for _ in range(MOST_FRAMES):
+        _cross(thread, walked, saved)
         frame = _step(thread, walked, saved, dispatcher, 0)
         if frame is None:
             break
         if frame.handler and frame.flags & unwind.FLAG_EXCEPTION:
+            store_context(memory, reached, walked, bytes(saved), mxcsr)
+            memory.set_u64(dispatcher + DISPATCHER_CONTEXT, reached)
             answer = engine.call_on(dispatcher, frame.handler, record, frame.establisher, context, dispatcher)
             if answer & 0xFFFF_FFFF == GO_ON:
                 _go_on(thread, context)
@@ -122,6 +126,12 @@ def _deliver(thread: Thread, record: int, context: int, pointers: int) -> NoRetu
     count = min(memory.u32(record + 24), MOST_PARAMETERS)
     parameters = struct.unpack(f"<{count}Q", memory.read(record + 32, 8 * count))
     _unhandled(thread, memory.u32(record), parameters, general)
+
+
+def _cross(thread: Thread, general: list[int], vectors: bytearray) -> None:
+    """Where a function returns to us, go on with who called us: the registers of the guest there."""
+    while (outer := thread.engine.outer(general, bytes(vectors))) is not None:
+        general[:], vectors[:] = outer.general, outer.vectors
 
 
 def _step(thread: Thread, general: list[int], vectors: bytearray, dispatcher: int, target: int) -> unwind.Frame | None:
@@ -164,6 +174,7 @@ def unwind_to(thread: Thread, target: int, address: int, record: int, value: int
     flags = memory.u32(record + 4) | UNWINDING | (0 if target else EXIT_UNWIND)
     dispatcher = own - 2 * DISPATCHER_SIZE & -16
     for _ in range(MOST_FRAMES):
+        _cross(thread, general, vectors)
         before = list(general)
         before_vectors = bytes(vectors)
         frame = _step(thread, general, vectors, dispatcher, address)
@@ -174,8 +185,10 @@ def unwind_to(thread: Thread, target: int, address: int, record: int, value: int
             memory.set_u32(record + 4, flags | (TARGET_UNWIND if reached else 0))
             store_context(memory, own, before, before_vectors, mxcsr)
             memory.set_u64(own + CONTEXT_GENERAL, value)
-            memory.set_u64(dispatcher + 0x28, own)
+            memory.set_u64(dispatcher + DISPATCHER_CONTEXT, own)
             engine.call_on(dispatcher, frame.handler, record, frame.establisher, own, dispatcher)
+            if reached:  # the handler may have set registers for where it goes on
+                before, before_vectors, mxcsr = load_context(memory, own)
         if reached:
             before[0], before[RIP] = value, address
             engine.continue_at(before, before_vectors, mxcsr)

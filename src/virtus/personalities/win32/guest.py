@@ -149,6 +149,14 @@ class Engine(Protocol):
         """Go on with these registers and never return: our frames between here and there on the stack are unwound."""
         ...
 
+    def outer(self, general: list[int], vectors: bytes) -> Registers | None:
+        """If these are the registers after the return of a function that `call` called: those of the guest outside.
+
+        They are as after the return of our function that made the call, or as the fault left them that it served.
+        None anywhere else, and where nothing of the guest is outside.
+        """
+        ...
+
     def exit(self, status: int) -> None:
         """End the process at once with a Windows exit code. Does not return."""
         ...

@@ -11,6 +11,7 @@ from virtus.vcpus.emulated_x86 import library, stubs
 from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
 from virtus.vcpus.emulated_x86.hot_functions import HOT
 from virtus.vcpus.emulated_x86.library import Registers, Unicorn
+from virtus.vcpus.emulated_x86.loops import Loops
 from virtus.vcpus.emulated_x86.memory import EXECUTE, NO_ACCESS, PAGE, READ, SPACE, WRITE, AddressSpace
 from virtus.vcpus.emulated_x86.threads import SLICE_S, GuestThread, Turns
 
@@ -95,7 +96,7 @@ class EmulatedX86:
         self._unicorn.map_host(0, SPACE, self.memory.base)
         self._callbacks = Callbacks(self._unicorn, self.memory)
         self._lookup, self._fault, self._ended, self._failed = lookup, fault, ended, failed
-        self._entries: list[Entry] = []
+        self._entries: dict[int, Entry] = {}  # by where the processor stands when it has halted there
         self._every_call = every_call
         self._addresses: dict[tuple[str, str], int | None] = {}
         self._stubs = self.memory.map(0, STUB_BYTES, READ | WRITE)
@@ -112,6 +113,7 @@ class EmulatedX86:
         self._vectors = Registers(tuple(range(library.XMM0, library.XMM0 + 16)), 16)
         self._mxcsr = Registers((library.MXCSR,))
         self.turns = Turns(lambda thread: self._unicorn.save(thread.context), self._enter)
+        self.loops = Loops(self._unicorn, self.memory)
         self.calls = 0
         self._closed = False
         self._ticks = threading.Thread(target=self._tick, daemon=True)
@@ -136,8 +138,9 @@ class EmulatedX86:
 
     def entry_point(self, entry: Entry) -> int:
         """A new guest address that calls one of our functions."""
-        self._entries.append(entry)
-        return self._emit(stubs.entry(len(self._entries) - 1))
+        address = self._emit(stubs.ENTRY_CODE)
+        self._entries[address + stubs.HALTED] = entry
+        return address
 
     def call(self, address: int, *arguments: int) -> int:
         """Run a guest function to its return on the current thread, and give its result (RAX)."""
@@ -163,7 +166,13 @@ class EmulatedX86:
             words[index] = (arguments[index] if index < len(arguments) else 0) & 0xFFFF_FFFF_FFFF_FFFF
         words[4] = stack
         unicorn.store(self._arguments)
-        self._run(address, stack)
+        thread = self.turns.current
+        thread.calls.append((stack + 8, before, thread.fault))
+        thread.fault = None
+        try:
+            self._run(address, stack)
+        finally:
+            thread.fault = thread.calls.pop()[2]
         result: int = self._brief.words[2]
         self._arguments.words[4] = before
         unicorn.store(self._arguments)
@@ -236,6 +245,20 @@ class EmulatedX86:
         general = self._general.words.tolist()
         return CpuContext(general, bytes(self._vectors.words.cast("B")), self._mxcsr.words[0] & 0xFFFFFFFF)
 
+    def outer(self, general: list[int], vectors: bytes) -> CpuContext | None:
+        """If these are the registers after the return of a function that `call` called: those of the guest outside."""
+        if general[RIP] != self._return:
+            return None
+        for stack, before, fault in self.turns.current.calls:
+            if stack == general[RSP]:
+                if isinstance(fault, CpuContext):
+                    return fault
+                if not before:
+                    return None
+                outside = [*general[:RSP], before + 8, *general[RSP + 1 : RIP], self.memory.u64(before), general[FLAGS]]
+                return CpuContext(outside, vectors, MXCSR_AT_START)
+        return None
+
     def continue_at(self, general: list[int], vectors: bytes, mxcsr: int) -> NoReturn:
         """Go on with these registers and never return: our frames between here and there on the stack are unwound."""
         raise _GoOn(CpuContext(general, vectors, mxcsr))
@@ -260,7 +283,7 @@ class EmulatedX86:
 
     def flush_instructions(self, start: int, size: int) -> None:
         """Code in this range may have changed."""
-        self._unicorn.flush_code(start, start + max(size, 1))
+        self._code_changed(start, start + max(size, 1))
 
     def close(self) -> None:
         """Give everything back; no guest thread may run."""
@@ -275,9 +298,10 @@ class EmulatedX86:
     def _run(self, address: int, stack: int) -> None:
         """Run from `address` to the return of the activation whose frame begins at `stack`."""
         unicorn, brief = self._unicorn, self._brief
-        entries, low, returned = self._entries, self._stubs, self._return + 1
-        words = brief.words
+        entries, returned = self._entries, self._return + 1
+        words, stop = brief.words, self.loops.stop
         while True:
+            stop.value = 0
             error = unicorn.run(address)
             unicorn.load(brief)
             address = words[0]
@@ -285,10 +309,11 @@ class EmulatedX86:
                 if error == library.OK and self._callbacks.vector == NO_VECTOR:
                     if address == returned:
                         return
-                    if low < address < self._free:
+                    entry = entries.get(address)
+                    if entry is not None:
                         self.calls += 1
-                        result = entries[words[2] & 0xFFFFFFFF](words[1] + 8)
-                        self._result.words[0] = result & 0xFFFF_FFFF_FFFF_FFFF
+                        address += stubs.GOES_ON - stubs.HALTED
+                        self._result.words[0] = entry(words[1] + 8) & 0xFFFF_FFFF_FFFF_FFFF
                         unicorn.store(self._result)
                     else:
                         self._pause(address)
@@ -301,6 +326,7 @@ class EmulatedX86:
 
     def _pause(self, address: int) -> None:
         """A slice is over, or somebody asked for a stop."""
+        self.loops.seen_at(address)
         self.turns.pass_on()
 
     def _faulted(self, error: int) -> int:
@@ -312,7 +338,12 @@ class EmulatedX86:
         context = self.context()
         if vector == BREAKPOINT:
             context.general[RIP] -= 1  # at the instruction, as for faults
-        return self._load(self._fault(CpuFault(vector, page, kind), context))
+        thread = self.turns.current
+        thread.fault = context
+        try:
+            return self._load(self._fault(CpuFault(vector, page, kind), context))
+        finally:
+            thread.fault = None
 
     def _load(self, context: CpuContext) -> int:
         """Set all registers; gives the address to go on at."""
@@ -344,6 +375,7 @@ class EmulatedX86:
         return b"\xe9" + (target - (self._free + at + 5)).to_bytes(4, "little", signed=True)
 
     def _code_changed(self, start: int, end: int) -> None:
+        self.loops.code_changed(start, end)
         if end - start > 1 << 20:
             self._unicorn.flush_all_code()
         else:
@@ -353,5 +385,6 @@ class EmulatedX86:
         """Another thread of the host: ends slices."""
         while not self._closed:
             time.sleep(SLICE_S)
-            if self.turns.count > 1 and not self._closed:
+            if not self._closed:
+                self.loops.stop.value = 1
                 self._unicorn.stop()

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 SLICE_S: Final = 0.01
 """How long a guest thread keeps the processor while others could run."""
@@ -27,6 +27,9 @@ class GuestThread:
         self.satisfied = False
         self.teb = 0
         self.low = self.high = 0  # of the guest's stack
+        self.calls: list[tuple[int, int, Any]] = []
+        """Of each call of the guest: its stack pointer after the return, and the one of who called us, or its fault."""
+        self.fault: Any = None
 
 
 class Turns:
