@@ -24,11 +24,12 @@ PROMPT: Final = b"nested-ready"
 BOOT_S, COMMAND_S = 120, 240
 CLOSURE: Final = """
 import sys
-import virtus.cli.run, virtus.cli.main, virtus.cli.domain, virtus.techniques.hvm, virtus.techniques.choose, virtus.report.meter
-import encodings.ascii, encodings.latin_1, encodings.idna, json, zstandard, lz4.frame, lz4.block, lzma, bz2, zlib, hashlib
-import ctypes, mmap, select, threading, subprocess, importlib.metadata, rich.console, rich.table, multiprocessing
-from virtus.techniques.registry import get, names
-for name in names():
+import virtus.cli.run, virtus.cli.main, virtus.cli.domain, virtus.report.meter
+import zstandard, lz4.frame, lz4.block, lzma, bz2, zlib, hashlib, json
+import encodings.ascii, encodings.latin_1, encodings.idna, ctypes, mmap, select, threading, subprocess
+import importlib.metadata, rich.console, rich.table, multiprocessing
+from virtus.techniques.registry import get
+for name in ("hvm", "paravirt", "emulation", "seccomp"):
     get(name)
 for module in list(sys.modules.values()):
     path = getattr(module, "__file__", None)
@@ -79,8 +80,8 @@ class NestedHost:
         loader = next(name for name in own if "ld-linux" in name)
         paths = [path for path in sys.path if path and os.path.isdir(path)]
         script = SCRIPT.format(
-            prefix=sys.base_prefix, paths=":".join(paths), prompt=PROMPT.decode(), loader=os.path.realpath("/" + loader),
-            loader_name="/lib64/ld-linux-x86-64.so.2",
+            prefix=sys.base_prefix, paths=":".join(paths), prompt=PROMPT.decode(),
+            loader=os.path.realpath("/" + loader), loader_name="/lib64/ld-linux-x86-64.so.2",
         )  # fmt: skip
         own = {name: path for name, path in own.items() if not name.startswith("lib64/")}
         real = os.path.realpath("/" + loader)

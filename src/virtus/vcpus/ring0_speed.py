@@ -9,12 +9,30 @@ from virtus.host import kvm
 from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.vcpus.hardware import FLAT_CODE, FLAT_DATA, PROTECTED, RESERVED_FLAG, RIP, TASK
 
-COUNT: Final = 20_000
+COUNT, ROUNDS = 20_000, 3
 #   again: dec ecx;  jnz again;  out 0, al
 LOOP: Final = bytes.fromhex("49 75fd e600")
 RCX: Final = 2
-SOFTWARE_BELOW: Final = 8e6
+SOFTWARE_BELOW: Final = 6e6
 """Instructions a second: software that looks at each makes a few million, a processor a thousand times as many."""
+
+
+def _run(processor: kvm.VirtualProcessor) -> float:
+    """Seconds that the loop takes once; raises OSError."""
+    regs = [0] * len(kvm.REGISTER_NAMES)
+    regs[RCX], regs[RIP], regs[17] = COUNT, PAGE, RESERVED_FLAG
+    processor.set_registers(struct.pack(f"<{len(regs)}Q", *regs))
+    started = time.perf_counter()
+    while True:
+        try:
+            fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
+        except InterruptedError:
+            continue
+        break
+    took = time.perf_counter() - started
+    if processor.exit_reason[0] != kvm.EXIT_IO:
+        raise OSError(0, f"KVM does not run ring 0 (exit {processor.exit_reason[0]})")
+    return took
 
 
 def measure() -> float:
@@ -34,20 +52,7 @@ def measure() -> float:
             sregs[kvm.TR_AT : kvm.TR_AT + 24] = TASK
             struct.pack_into("<QQQQQQ", sregs, kvm.CONTROL_AT, PROTECTED, 0, 0, 0, 0, 0)
             processor.set_sregs(sregs)
-            regs = [0] * len(kvm.REGISTER_NAMES)
-            regs[RCX], regs[RIP], regs[17] = COUNT, PAGE, RESERVED_FLAG
-            processor.set_registers(struct.pack(f"<{len(regs)}Q", *regs))
-            started = time.perf_counter()
-            while True:
-                try:
-                    fcntl.ioctl(processor.fd, kvm.KVM_RUN, 0)
-                except InterruptedError:
-                    continue
-                break
-            took = time.perf_counter() - started
-            if processor.exit_reason[0] != kvm.EXIT_IO:
-                raise OSError(0, f"KVM does not run ring 0 (exit {processor.exit_reason[0]})")
-            return 2 * COUNT / took
+            return 2 * COUNT / min(_run(processor) for _ in range(ROUNDS))
         finally:
             processor.close()
     finally:

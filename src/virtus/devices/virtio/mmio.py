@@ -72,7 +72,7 @@ class Transport:
     def write(self, offset: int, size: int, value: int) -> None:
         """What the driver writes. What makes no sense breaks the device, until it is reset."""
         if offset >= CONFIG:
-            self.device.configure(offset - CONFIG, value.to_bytes(size, "little"))
+            self.device.configure(offset - CONFIG, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
         elif offset == QUEUE_NOTIFY:
             self.notified(value)
         elif offset == INTERRUPT_ACKNOWLEDGE:

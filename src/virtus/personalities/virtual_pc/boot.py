@@ -20,6 +20,8 @@ USABLE: Final = 1  # E820
 START_AT, MODULES_AT, RANGES_AT, COMMAND_AT = 0x6000, 0x6100, 0x7000, 0x20000
 LOW_END, HIGH_START = 0x9FC00, 0x100000
 MOST_COMMAND: Final = 2048
+RESET_VECTOR: Final = 0xFFFF0  # where a PC's BIOS begins, and kernels jump to that restart by way of it
+RESET_CODE: Final = bytes((0xB0, acpi_tables.RESET_VALUE, 0xE6, acpi_tables.RESET_PORT, 0xF4))  # mov al; out; hlt
 
 
 def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str, tables: dict[int, bytes]) -> int:
@@ -51,6 +53,7 @@ def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str,
         memory.bytes, START_AT, MAGIC, 1, 0, modules, MODULES_AT, COMMAND_AT, acpi_tables.ACPI_AT, RANGES_AT,
         len(ranges), 0,
     )  # fmt: skip
+    memory.bytes[RESET_VECTOR : RESET_VECTOR + len(RESET_CODE)] = RESET_CODE
     for at, data in tables.items():
         memory.bytes[at : at + len(data)] = data
     return entry
