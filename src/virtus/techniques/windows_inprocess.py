@@ -1,7 +1,6 @@
 """A Windows program on the processor itself: engine `vcpus/inprocess` and personality `win32`, joined here."""
 
 import os
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd
 from virtus.personalities.win32.table import Function
 from virtus.techniques import windows_process
-from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row
+from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row, ThreadEnd
 from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
 
 MAIN_STACK: Final = 8 << 20
@@ -46,7 +45,7 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
     def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
         code = crash.code(fault.vector)
         if fault.vector == FAST_FAIL:
-            sys.stderr.write(crash.exception_words(process, code, (), context.general))
+            crash.tell(crash.exception_words(process, code, (), context.general))
             raise ProcessEnd(code)
         access = {WRITE: 1, FETCH: 8}.get(fault.kind, 0)
         parameters = (access, fault.page) if fault.vector < 0 else ()
@@ -58,17 +57,29 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
             parameters = int(error.write), error.address
             exceptions.raise_here(process.current, crash.STATUS_ACCESS_VIOLATION, 0, parameters)
         if not isinstance(error, ProcessEnd):
-            traceback.print_exception(error)
+            crash.tell("".join(traceback.format_exception(error)))
             end(process, windows_process.BROKEN_STATUS)
         raise error
 
     def missing(dll: str, name: str) -> int:
         def called(frame: int) -> int:
-            sys.stderr.write(crash.unimplemented(process, dll, name, frame))
+            crash.tell(crash.unimplemented(process, dll, name, frame))
             end(process, windows_process.UNIMPLEMENTED_STATUS)
             raise AssertionError
 
         return engine.entry_point(called)
+
+    def failed(error: BaseException) -> None:
+        """A guest thread has ended otherwise than by its return or by ExitThread: so does the process."""
+        try:
+            if isinstance(error, ProcessEnd):
+                end(process, error.status)
+            if isinstance(error, VirtusError):
+                crash.tell(f"virtus: {error}\n")
+                os._exit(error.exit_status)
+            crash.tell("".join(traceback.format_exception(error)))  # a mistake of our own
+        finally:
+            os._exit(windows_process.BROKEN_STATUS)
 
     def first_thread() -> None:
         try:
@@ -77,18 +88,14 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
             engine.make_stack(main.image.stack_reserve)
             startup.adopt(process, engine.stack())
             end(process, startup.run(process, main))
-        except ProcessEnd as ended:
-            end(process, ended.status)
-        except VirtusError as error:
-            sys.stderr.write(f"virtus: {error}\n")
-            os._exit(error.exit_status)
+        except ThreadEnd:
+            return  # others go on
         except BaseException as error:
-            traceback.print_exception(error)
-            end(process, windows_process.BROKEN_STATUS)
+            failed(error)
 
     engine = InProcess(
         lambda address, write: AccessViolation(address, write=write), lookup, fault,
-        lambda status: end(process, status), trouble,
+        lambda status: end(process, status), trouble, failed,
     )  # fmt: skip
     engine.hot = trace is None
     process = Process(engine)

@@ -4,6 +4,7 @@
 process, which the box confines as it does any Linux program; so nothing here guards the host.
 """
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -43,8 +44,11 @@ def end(process: Process, status: int) -> None:
     """End this process as the Windows process ends. Does not return."""
     for action in process.at_exit:
         action()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if process.tell_exit is not None:
+        process.tell_exit(status)
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(crash.shell_status(status))
 
 
@@ -73,7 +77,7 @@ def run_emulated(program: str, arguments: list[str], trace: Callable[[str], obje
     def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
         code = crash.code(fault.vector)
         if fault.vector == FAST_FAIL:
-            sys.stderr.write(crash.exception_words(process, code, (), context.general))
+            crash.tell(crash.exception_words(process, code, (), context.general))
             raise ProcessEnd(code)
         access = {MEMORY_WRITE: 1, MEMORY_FETCH: 8}.get(fault.kind, 0)
         parameters = (access, fault.page) if fault.vector < 0 else ()
@@ -87,7 +91,7 @@ def run_emulated(program: str, arguments: list[str], trace: Callable[[str], obje
 
     def missing(dll: str, name: str) -> int:
         def called(frame: int) -> int:
-            sys.stderr.write(crash.unimplemented(process, dll, name, frame))
+            crash.tell(crash.unimplemented(process, dll, name, frame))
             end(process, UNIMPLEMENTED_STATUS)
             raise AssertionError
 
@@ -125,7 +129,7 @@ def main(words: list[str]) -> None:
             windows_inprocess.run(words[1], words[2:], trace)
         run_emulated(words[1], words[2:], trace)
     except VirtusError as error:
-        sys.stderr.write(f"virtus: {error}\n")
+        crash.tell(f"virtus: {error}\n")
         os._exit(error.exit_status)
 
 

@@ -109,7 +109,8 @@ class InProcess:
     """An engine: see `Engine` of the personality win32, which this follows.
 
     `lookup(dll, name)` gives one of our functions, or None; `fault(fault, context)` gives the context to go on with;
-    `trouble` is told of an exception of a function of ours that is no way to go on, and gives what it returns instead.
+    `trouble` is told of an exception of a function of ours that is no way to go on, and gives what it returns instead;
+    `failed` of what a guest thread has ended with otherwise than by its return.
     """
 
     cooperative = False
@@ -123,8 +124,10 @@ class InProcess:
         fault: Callable[[CpuFault, CpuContext], CpuContext],
         ended: Callable[[int], None],
         trouble: Callable[[BaseException], int],
+        failed: Callable[[BaseException], None],
     ) -> None:
-        self._lookup, self._fault, self._ended, self._trouble = lookup, fault, ended, trouble
+        self._lookup, self._fault, self._ended = lookup, fault, ended
+        self._trouble, self._failed = trouble, failed
         self._addresses: dict[tuple[str, str], int | None] = {}
         self._kept: list[Any] = []
         self._emit_lock = threading.Lock()
@@ -254,6 +257,8 @@ class InProcess:
                 body()
             except ThreadEnd:
                 pass
+            except BaseException as error:  # nobody above would see it
+                self._failed(error)
             finally:
                 self.memory.unmap(thread.guard - SOFT_GUARD, thread.high - thread.guard + SOFT_GUARD)
 

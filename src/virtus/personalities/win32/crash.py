@@ -1,5 +1,7 @@
 """What a user is told when a program ends otherwise than by its own will, and the exit status that a shell sees."""
 
+import contextlib
+import os
 from typing import Final
 
 from virtus.personalities.win32.guest import AccessViolation
@@ -18,6 +20,12 @@ SIGNALS: Final = {
 """Exit codes of programs that ended through an exception, as the signal that ends a Linux program so."""
 NAMES: Final = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)), "RIP")
 RIP: Final = 16
+
+
+def tell(text: str) -> None:
+    """Write to error output; where nobody reads it any more, the program ends all the same."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode(errors="replace"))
 
 
 def code(vector: int) -> int:

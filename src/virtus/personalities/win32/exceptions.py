@@ -4,7 +4,6 @@ Sources: Microsoft, x64 exception handling; winnt.h for CONTEXT, EXCEPTION_RECOR
 """
 
 import struct
-import sys
 from typing import Final, NoReturn
 
 from virtus.personalities.win32 import crash, state, unwind
@@ -158,7 +157,7 @@ def _step(thread: Thread, general: list[int], vectors: bytearray, dispatcher: in
 
 
 def _unhandled(thread: Thread, code: int, parameters: tuple[int, ...], general: list[int]) -> NoReturn:
-    sys.stderr.write(crash.exception_words(thread.process, code, parameters, general))
+    crash.tell(crash.exception_words(thread.process, code, parameters, general))
     raise ProcessEnd(code)
 
 
