@@ -8,6 +8,7 @@ from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.table import api
 
 DUPLICATE_CLOSE_SOURCE: Final = 1
+FLAG_INHERIT: Final = 1
 PSEUDO: Final = frozenset(range(INVALID - 5, INVALID + 1))
 """Handles that mean the current process, thread or token, and need no closing."""
 
@@ -103,14 +104,22 @@ def get_file_type(thread: Thread, file: int) -> int:
 
 
 @api("BOOL SetHandleInformation(HANDLE object, DWORD mask, DWORD flags)", "kernel32", "kernelbase",
-     note="whether it is inherited is decided when it is made")  # fmt: skip
+     note="a handle that is protected from closing is closed all the same")  # fmt: skip
 def set_handle_information(thread: Thread, object: int, mask: int, flags: int) -> int:
-    """Whether it is a handle."""
-    return 1 if thread.process.handles.get(object) is not None else thread.fail(errors.ERROR_INVALID_HANDLE)
+    """Whether children get it."""
+    handles = thread.process.handles
+    if handles.get(object) is None:
+        return thread.fail(errors.ERROR_INVALID_HANDLE)
+    if mask & FLAG_INHERIT:
+        handles.set_inheritable(object, bool(flags & FLAG_INHERIT))
+    return 1
 
 
 @api("BOOL GetHandleInformation(HANDLE object, DWORD* flags)", "kernel32", "kernelbase")
 def get_handle_information(thread: Thread, object: int, flags: int) -> int:
-    """No flags."""
-    thread.memory.set_u32(flags, 0)
-    return 1 if thread.process.handles.get(object) is not None else thread.fail(errors.ERROR_INVALID_HANDLE)
+    """Whether children get it."""
+    handles = thread.process.handles
+    if handles.get(object) is None:
+        return thread.fail(errors.ERROR_INVALID_HANDLE)
+    thread.memory.set_u32(flags, FLAG_INHERIT if handles.is_inheritable(object) else 0)
+    return 1

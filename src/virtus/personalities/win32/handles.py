@@ -37,6 +37,21 @@ class HandleTable:
                 self._inheritable.add(handle)
             return handle
 
+    def place(self, handle: int, object: Any) -> None:
+        """A handle that the process has been started with."""
+        with self.lock:
+            self._objects[handle] = object
+            self._inheritable.add(handle)
+            self._next = max(self._next, handle + 4)
+
+    def is_inheritable(self, handle: int) -> bool:
+        """Whether children get it."""
+        return handle in self._inheritable
+
+    def set_inheritable(self, handle: int, inheritable: bool) -> None:
+        """Whether children will get it."""
+        (self._inheritable.add if inheritable else self._inheritable.discard)(handle)
+
     def objects(self) -> list[Any]:
         """Everything that a handle is open for, as often as handles are."""
         return list(self._objects.values())

@@ -40,6 +40,8 @@ class Process:
         """Handles of standard input, output and error output."""
         self.threads: dict[int, Thread] = {}
         self.ending = False
+        self.tell_exit: Callable[[int], None] | None = None
+        """Tells the process that started this one how it ends: hosts keep only a byte of that."""
         self.at_exit: list[Callable[[], None]] = []
         """What must happen before the process ends, such as writing out what is buffered."""
         self._current = threading.local()

@@ -4,7 +4,7 @@ import struct
 import sys
 from typing import Final
 
-from virtus.personalities.win32 import errors, exceptions, heaps, state
+from virtus.personalities.win32 import errors, exceptions, heaps, inheritance, state
 from virtus.personalities.win32.file_objects import CURRENT_PROCESS
 from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.personalities.win32.table import api
@@ -20,7 +20,7 @@ class Startup:
     """Strings of STARTUPINFO, made once."""
 
     def __init__(self) -> None:
-        self.empty = 0
+        self.empty = self.reserved = 0
 
 
 def end(thread: Thread, status: int) -> None:
@@ -53,7 +53,14 @@ def _startup(thread: Thread, info: int) -> None:
     thread.memory.set_u32(info, STARTUP_SIZE)
     thread.memory.set_u64(info + 16, strings.empty)
     thread.memory.set_u64(info + 24, strings.empty)
-    thread.memory.set_u32(info + 60, USE_STREAMS)
+    given = state.of(thread.process, inheritance.Given)
+    if given.reserved:
+        if not strings.reserved:
+            strings.reserved = heaps.allocate(thread.process, given.reserved)
+        thread.memory.set_u16(info + 66, len(given.reserved))
+        thread.memory.set_u64(info + 72, strings.reserved)
+    thread.memory.set_u32(info + 60, given.flags | USE_STREAMS)
+    thread.memory.set_u16(info + 64, given.show)
     thread.memory.write(info + 80, struct.pack("<3Q", *thread.process.streams))
 
 

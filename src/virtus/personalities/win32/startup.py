@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtus.personalities.win32 import environment as variables
-from virtus.personalities.win32 import heaps, process_blocks, virtual_memory
+from virtus.personalities.win32 import heaps, inheritance, process_blocks, virtual_memory
 from virtus.personalities.win32.command_line import join
 from virtus.personalities.win32.handle_functions import standard_streams
 from virtus.personalities.win32.modules import Module, Modules
@@ -55,6 +55,7 @@ def prepare(
     process.command_line = join([windows_path(program), *arguments])
     process.directory = windows_path(os.getcwd())
     process.streams = standard_streams(process)
+    inheritance.adopt(process)
     main = process.modules.map(os.path.abspath(program))
     process.peb = process_blocks.make_peb(
         memory, main.base, windows_path(main.path), process.command_line, process.directory,

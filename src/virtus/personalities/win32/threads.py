@@ -206,6 +206,8 @@ def suspend_thread(thread: Thread, target: int) -> int:
 def resume_thread(thread: Thread, target: int) -> int:
     """The count before."""
     found = object_of(thread, target)
+    if hasattr(found, "resume"):  # a child's first thread
+        return int(found.resume())
     if not isinstance(found, Thread):
         return thread.fail(errors.ERROR_INVALID_HANDLE, SUSPEND_FAILED)
     known = state.of(found, Known)
