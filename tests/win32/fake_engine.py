@@ -213,6 +213,9 @@ class FakeEngine:
         with self.condition:
             self.condition.notify_all()
 
+    def outer(self, general: list[int], vectors: bytes) -> None:
+        return None
+
     def exit(self, status: int) -> None:
         self.status = status
         raise Ended(status)

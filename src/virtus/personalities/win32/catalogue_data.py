@@ -38,6 +38,15 @@ SetConsoleTitleA SetConsoleTitleW VerifyConsoleIoHandle
 FlushConsoleInputBuffer GetNumberOfConsoleInputEvents PeekConsoleInputA PeekConsoleInputW ReadConsoleA
 ReadConsoleInputA ReadConsoleInputW ReadConsoleW WriteConsoleInputW
 """,
+    "crt": """
+___lc_codepage_func ___mb_cur_max_func __getmainargs __set_app_type __setusermatherr _amsg_exit _cexit _errno _exit
+_initterm _lock _onexit _unlock abort atexit atoi calloc exit free getenv localeconv malloc memcmp memcpy memmove
+memset qsort realloc signal strcat strchr strcmp strcpy strerror strlen strncmp strrchr strstr strtol strtoul wcslen
+""",
+    "crt_streams": """
+__acrt_iob_func __iob_func _snprintf fclose feof ferror fflush fgetc fgets fopen fprintf fputc fputs fread fseek ftell
+fwrite getchar printf putchar puts setvbuf sprintf ungetc vfprintf vprintf vsprintf
+""",
     "desktop": """
 CertCloseStore CertEnumCertificatesInStore CertFindCertificateInStore CertFreeCertificateContext
 CertGetCertificateChain CertOpenStore CertOpenSystemStoreW CredDeleteW CredFree CredReadW CredWriteW GetActiveWindow
@@ -66,10 +75,12 @@ UnhandledExceptionFilter __C_specific_handler
 ConvertFiberToThread ConvertThreadToFiber ConvertThreadToFiberEx CreateFiber CreateFiberEx DeleteFiber IsThreadAFiber
 SwitchToFiber
 """,
+    "file_changes": """
+SetFileInformationByHandle SetFileTime
+""",
     "file_information": """
 GetFileAttributesA GetFileAttributesExA GetFileAttributesExW GetFileAttributesW GetFileInformationByHandle
 GetFileInformationByHandleEx GetFileTime GetFinalPathNameByHandleW SetFileAttributesA SetFileAttributesW
-SetFileInformationByHandle SetFileTime
 """,
     "file_locks": """
 LockFile LockFileEx NtLockFile NtUnlockFile UnlockFile UnlockFileEx
@@ -96,12 +107,19 @@ HeapQueryInformation HeapReAlloc HeapSetInformation HeapSize HeapUnlock HeapVali
 LocalLock LocalReAlloc LocalSize LocalUnlock RtlAllocateHeap RtlCreateHeap RtlDestroyHeap RtlFreeHeap
 RtlReAllocateHeap RtlSizeHeap
 """,
+    "jobs": """
+AssignProcessToJobObject CreateJobObjectA CreateJobObjectW IsProcessInJob QueryInformationJobObject
+SetInformationJobObject TerminateJobObject
+""",
     "keyed_events": """
 NtCreateKeyedEvent NtReleaseKeyedEvent NtWaitForKeyedEvent
 """,
     "last_error": """
 GetLastError RtlGetLastNtStatus RtlGetLastWin32Error RtlNtStatusToDosError RtlNtStatusToDosErrorNoTeb
 RtlSetLastWin32Error RtlSetLastWin32ErrorAndNtStatusFromNtStatus SetLastError SetLastErrorEx
+""",
+    "library_directories": """
+AddDllDirectory GetDllDirectoryW RemoveDllDirectory SetDefaultDllDirectories SetDllDirectoryA SetDllDirectoryW
 """,
     "local_storage": """
 FlsAlloc FlsFree FlsGetValue FlsSetValue TlsAlloc TlsFree TlsGetValue TlsSetValue
@@ -156,13 +174,21 @@ RtlGetSystemBootStatus RtlInitAnsiString RtlInitUnicodeString RtlInitializeBitMa
 RtlUTF8ToUnicodeN RtlUnicodeToUTF8N RtlUniform RtlUpcaseUnicodeChar RtlWaitOnAddress RtlWakeAddressAll
 RtlWakeAddressSingle _vsnprintf
 """,
+    "nt_files": """
+NtCreateFile NtCreateNamedPipeFile NtDeleteFile NtFlushBuffersFile NtOpenFile NtQueryAttributesFile
+NtQueryDirectoryFile NtQueryDirectoryFileEx NtQueryFullAttributesFile NtQueryInformationFile NtSetInformationFile
+""",
+    "nt_volumes": """
+DeviceIoControl NtFsControlFile NtQueryVolumeInformationFile
+""",
     "once": """
 InitOnceBeginInitialize InitOnceComplete InitOnceExecuteOnce InitOnceInitialize
 """,
     "path_functions": """
 AreFileApisANSI GetDiskFreeSpaceExW GetDiskFreeSpaceW GetDriveTypeW GetFullPathNameA GetFullPathNameW
 GetLogicalDriveStringsW GetLogicalDrives GetLongPathNameW GetShortPathNameW GetTempFileNameW GetTempPath2W
-GetTempPathA GetTempPathW GetVolumeInformationW GetVolumePathNameW SearchPathW
+GetTempPathA GetTempPathW GetVolumeInformationW GetVolumePathNameW NeedCurrentDirectoryForExePathW SearchPathA
+SearchPathW SetFileApisToANSI SetFileApisToOEM
 """,
     "pipes": """
 ConnectNamedPipe CreateNamedPipeA CreateNamedPipeW CreatePipe DisconnectNamedPipe GetNamedPipeClientProcessId
@@ -181,6 +207,10 @@ DebugBreak ExitProcess FatalAppExitA FatalExit GetExitCodeProcess GetProcessVers
 LdrAddRefDll NtTerminateProcess RaiseFailFastException RtlExitUserProcess RtlGetCurrentPeb
 SetProcessShutdownParameters TerminateProcess __wine_dbg_get_channel_flags __wine_dbg_header __wine_dbg_output
 __wine_dbg_strdup
+""",
+    "processes": """
+CreateProcessA CreateProcessW DeleteProcThreadAttributeList GetProcessId InitializeProcThreadAttributeList OpenProcess
+UpdateProcThreadAttribute
 """,
     "processors": """
 GetActiveProcessorCount GetActiveProcessorGroupCount GetCurrentProcessorNumber GetCurrentProcessorNumberEx
@@ -213,6 +243,10 @@ LookupPrivilegeValueW OpenProcessToken OpenThreadToken PrivilegeCheck
 CommandLineToArgvW GetUserProfileDirectoryW PathAppendW PathFindExtensionW PathFindFileNameW PathIsRelativeW
 PathMatchSpecW PathRemoveFileSpecW SHGetFolderPathA SHGetFolderPathW SHGetKnownFolderPath SHGetSpecialFolderPathW
 ShellExecuteA ShellExecuteW StrStrIW
+""",
+    "snapshots": """
+CreateToolhelp32Snapshot Module32FirstW Module32NextW Process32First Process32FirstW Process32Next Process32NextW
+Thread32First Thread32Next
 """,
     "socket_transfer": """
 WSACloseEvent WSACreateEvent WSAEnumNetworkEvents WSAEventSelect WSAGetOverlappedResult WSAPoll WSARecv WSARecvFrom
@@ -253,11 +287,11 @@ SetThreadpoolTimerEx SetThreadpoolWait SubmitThreadpoolWork TrySubmitThreadpoolC
 WaitForThreadpoolTimerCallbacks WaitForThreadpoolWaitCallbacks WaitForThreadpoolWorkCallbacks
 """,
     "threads": """
-CreateRemoteThreadEx CreateThread ExitThread GetCurrentProcess GetCurrentProcessId GetCurrentThread GetCurrentThreadId
-GetCurrentThreadStackLimits GetExitCodeThread GetProcessIdOfThread GetProcessTimes GetThreadDescription GetThreadId
-GetThreadPriority GetThreadTimes NtQueryInformationThread NtResumeThread NtSuspendThread OpenThread ResumeThread
-RtlExitUserThread SetThreadDescription SetThreadInformation SetThreadPriority SetThreadPriorityBoost
-SetThreadStackGuarantee SuspendThread TerminateThread
+CreateRemoteThreadEx CreateThread ExitThread FreeLibraryAndExitThread GetCurrentProcess GetCurrentProcessId
+GetCurrentThread GetCurrentThreadId GetCurrentThreadStackLimits GetExitCodeThread GetProcessIdOfThread GetProcessTimes
+GetThreadDescription GetThreadId GetThreadPriority GetThreadTimes NtQueryInformationThread NtResumeThread
+NtSuspendThread OpenThread ResumeThread RtlExitUserThread SetThreadDescription SetThreadInformation SetThreadPriority
+SetThreadPriorityBoost SetThreadStackGuarantee SuspendThread TerminateThread
 """,
     "time": """
 CompareFileTime DosDateTimeToFileTime FileTimeToDosDateTime FileTimeToLocalFileTime FileTimeToSystemTime
@@ -294,6 +328,6 @@ setsockopt shutdown socket
 DLLS: Final = """
 advapi32 api-ms-win-core-memory-l1-1-6 api-ms-win-core-realtime-l1-1-1 api-ms-win-core-synch-l1-2-0 api-ms-win-core-
 winrt-l1-1-0 api-ms-win-downlevel-shell32-l1-1-0 bcrypt bcryptprimitives combase crypt32 cryptbase dbghelp iphlpapi
-kernel32 kernelbase normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder shlwapi user32
-userenv version winmm ws2_32
+kernel32 kernelbase msvcrt normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder shlwapi
+ucrtbase user32 userenv version winmm ws2_32
 """

@@ -61,6 +61,8 @@ RUNTIMES: Final = frozenset(
         "msvcp120.dll",
     ]
 )
+RUNTIME_VARIABLES: Final = ("_acmdln", "__initenv", "_commode", "_fmode", "_wcmdln", "_environ")
+"""What a C runtime of ours exports that is no function: each has eight bytes of the guest's memory."""
 MOST_FORWARDS: Final = 16
 
 
@@ -99,6 +101,7 @@ class Modules:
         self.directory = ""
         self.ours = catalogue.dlls()
         self.tls: list[Module] = []
+        self._variables = 0
 
     # What there is ---------------------------------------------------------------------------------------------------
 
@@ -139,6 +142,8 @@ class Modules:
     def address_of(self, module: Module, name: str) -> int | None:
         """A function of a module by name or "#ordinal"; None where it has none."""
         for _ in range(MOST_FORWARDS):
+            if module.image is None and name in RUNTIME_VARIABLES and module.name in RUNTIMES:
+                return self.variable(name)
             if module.image is None:
                 return self._engine.resolve(module.name.removesuffix(".dll"), named(module.name, name))
             if name in module.exports.addresses:
@@ -152,6 +157,12 @@ class Modules:
                 return None
             module = target
         return None
+
+    def variable(self, name: str) -> int:
+        """The address of a variable of our C runtime."""
+        if not self._variables:
+            self._variables = self._memory.map(0, PAGE, READ | WRITE)
+        return self._variables + 8 * RUNTIME_VARIABLES.index(name)
 
     # Loading ---------------------------------------------------------------------------------------------------------
 

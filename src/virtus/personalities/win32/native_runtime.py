@@ -3,14 +3,12 @@
 import struct
 from typing import Final
 
-from virtus.personalities.win32 import characters, heaps, locks, ntstatus, process_accounting, state
+from virtus.personalities.win32 import characters, crt_format, heaps, locks, ntstatus, process_accounting, state
 from virtus.personalities.win32 import system_information as system
 from virtus.personalities.win32.code_pages import from_utf16, system_decode, system_encode, utf16
-from virtus.personalities.win32.messages import NoInsert, format_insert
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.regions import GRANULARITY, HIGHEST, LOWEST
 from virtus.personalities.win32.table import api
-from virtus.personalities.win32.text import ANSI
 from virtus.personalities.win32.time import now
 from virtus.personalities.win32.waiting import lock, native_deadline
 
@@ -203,40 +201,16 @@ def rtl_get_system_boot_status(thread: Thread, kind: int, data: int, size: int, 
     return ntstatus.NOT_SUPPORTED
 
 
-def format_narrow(thread: Thread, template: bytes, arguments: int) -> bytes:
-    """printf with arguments in a row; a conversion that is not known stands as it is. Floating point is not known."""
-    made, place = bytearray(), 0
+@api("int _vsnprintf(LPSTR buffer, SIZE_T capacity, LPCSTR format, LPVOID arguments)", "ntdll", "msvcrt")
+def vsnprintf(thread: Thread, buffer: int, capacity: int, format: int, arguments: int) -> int:
+    """The length, or -1 where it does not fit; a zero only where there is room for it."""
 
     def take() -> int:
         nonlocal arguments
         arguments += 8
         return thread.memory.u64(arguments - 8)
 
-    while place < len(template):
-        percent = template.find(b"%", place)
-        if percent < 0:
-            break
-        made += template[place:percent]
-        end = percent + 1
-        while end < len(template) and template[end : end + 1] in b"-+ #0123456789.*hlIw64":
-            end += 1
-        spec = template[percent + 1 : end + 1].decode("latin-1")
-        place = end + 1
-        if spec == "%":
-            made += b"%"
-            continue
-        try:
-            made += system_encode(format_insert(spec, take, ANSI, thread))
-        except NoInsert:
-            made += template[percent:place]
-    return bytes(made + template[place:])
-
-
-@api("int _vsnprintf(LPSTR buffer, SIZE_T capacity, LPCSTR format, LPVOID arguments)", "ntdll",
-     note="without floating point")  # fmt: skip
-def vsnprintf(thread: Thread, buffer: int, capacity: int, format: int, arguments: int) -> int:
-    """The length, or -1 where it does not fit; a zero only where there is room for it."""
-    data = format_narrow(thread, thread.memory.string(format), arguments)
+    data = crt_format.format(thread.memory, thread.memory.string(format), take)
     thread.memory.write(buffer, (data + b"\0")[:capacity])
     return len(data) if len(data) <= capacity else -1
 
