@@ -1,0 +1,66 @@
+"""The machine code of the in-process engine is what its comments say, by the GNU assembler."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from virtus.vcpus import inprocess_code, inprocess_hot
+
+PIECE = re.compile(r'\s*"([0-9a-f]+)"\s+# (.*)')
+PART = re.compile(r'\s+(?:\("(\w+)", \(|"([\w ]+)": \()')
+
+
+def assembled(lines: list[str], directory: Path) -> bytes:
+    source, made, code = directory / "code.s", directory / "code.o", directory / "code.bin"
+    source.write_text("\n".join([".intel_syntax noprefix", *lines, ""]))
+    subprocess.run(["as", "--64", "-o", made, source], check=True, capture_output=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", made, code], check=True, capture_output=True)
+    return code.read_bytes()
+
+
+def parts(module: ModuleType) -> dict[str, list[tuple[str, str]]]:
+    """Of each part its pieces: bytes in hexadecimal, "" for a label, and what they are."""
+    result: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []
+    for line in Path(str(module.__file__)).read_text().splitlines():
+        part, piece = PART.match(line), PIECE.match(line)
+        if part:
+            current = result[part[1] or part[2]] = []
+        elif piece:
+            current.append((piece[1], piece[2]))
+        elif re.fullmatch(r"\s+# \w+:", line):
+            current.append(("", line.split()[1]))
+    return result
+
+
+@pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
+def test_the_engines_code(tmp_path: Path) -> None:
+    names = [name for name in vars(inprocess_code) if name.isupper() and isinstance(vars(inprocess_code)[name], int)]
+    lines = [f".set {name}, {vars(inprocess_code)[name]}" for name in names if name not in ("REFUSED", "CALL")]
+    for pieces in parts(inprocess_code).values():
+        lines += [text for _, text in pieces]
+    assert assembled(lines, tmp_path) == inprocess_code.BYTES
+
+
+@pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
+def test_the_hot_functions(tmp_path: Path) -> None:
+    found = parts(inprocess_hot)
+    assert sum(len(names.split()) for names in found) == len(inprocess_hot.CODE)
+    lines: list[str] = []
+    for number, pieces in enumerate(found.values()):
+        lines += [re.sub(r"\b(slow|again|back)\b", rf"\g<1>_{number}", text) for _, text in pieces]
+    code = b"".join(bytes.fromhex(text) for text in inprocess_hot.CODE_OF.values())
+    assert assembled(lines, tmp_path) == code
+
+
+def test_every_part_has_its_place() -> None:
+    assert list(inprocess_code.OFFSETS.values()) == sorted(set(inprocess_code.OFFSETS.values()))
+    number, place = 7, 4096
+    stub = inprocess_code.stub(number, place)
+    assert stub[1:5] == number.to_bytes(4, "little")
+    target = place + 10 + int.from_bytes(stub[6:10], "little", signed=True)
+    assert target == inprocess_code.OFFSETS["call"]
