@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.prescan.machine import DATA_AT, Machine
 from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PSE, EAX, EBX, ECX, EDI, EDX, ESI, MASK32
+from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.faults import PF, GuestFault, IoNeeded
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace, walk
 from virtus.vcpus.scanned.replay import Replay, ReplayDevices
@@ -161,9 +162,8 @@ class Asked:
         self.machine, self.replay = machine, Replay()
         machine.space = PhysicalSpace(machine.ram, (range(0x20000, 0x30000),))
         machine.memory = PagedMemory(machine.state, machine.space, ReplayDevices(self.replay, port=False))
-        execution = machine.evaluator.execution
-        machine.evaluator.memory = execution.memory = machine.memory
-        execution.ports, execution.progress = ReplayDevices(self.replay, port=True), self.replay.finish
+        machine.evaluator = Evaluator(machine.state, machine.memory, ReplayDevices(self.replay, port=True))
+        machine.evaluator.execution.progress = self.replay.finish
 
     def run(self, code: str, *answers: int) -> list[tuple[bool, int, int, bool, int]]:
         self.machine.load(bytes.fromhex(code))

@@ -46,7 +46,6 @@ from virtus.vcpus.scanned.descriptors import (
 )
 from virtus.vcpus.scanned.execution import Execution
 from virtus.vcpus.scanned.faults import GuestFault
-from virtus.vcpus.scanned.flags import holds
 from virtus.vcpus.scanned.integers import condition_of
 from virtus.vcpus.scanned.operands import NEAR_BRANCHES, Compile, Operands, Operation, signed
 
@@ -70,7 +69,7 @@ def jcc(ops: Operands) -> Operation:
     state = execution.state
 
     def operation() -> None:
-        if holds(condition, state.eflags):
+        if condition(state.eflags):
             execution.jump(state.eip + distance & mask)
 
     return operation

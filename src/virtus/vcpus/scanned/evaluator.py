@@ -23,11 +23,9 @@ from virtus.vcpus.scanned import (
 from virtus.vcpus.scanned.cpu_state import BIG, CS, MASK32, RF, TF, CpuState
 from virtus.vcpus.scanned.execution import Execution
 from virtus.vcpus.scanned.faults import GuestFault, NotEvaluated
-from virtus.vcpus.scanned.memory_access import Devices, LinearMemory
+from virtus.vcpus.scanned.memory_access import WINDOW, Devices, LinearMemory
 from virtus.vcpus.scanned.operands import PREFIXES, Compile, Operands, Operation
 
-LONGEST: Final = 15
-"""Bytes of an instruction at most (Intel SDM volume 2A, 2.3.11)."""
 KEPT: Final = 1 << 15
 SINGLE_STEP: Final = 1 << 14  # DR6.BS
 
@@ -45,6 +43,7 @@ class Evaluator:
         self.execution = Execution(state, memory, ports)
         self.execution.cpuid = cpuid.answer
         self.state, self.memory = state, memory
+        self._fetch = memory.fetch
         self._code = state.segments[CS]
         self._kept: tuple[dict[bytes, tuple[Operation, int]], dict[bytes, tuple[Operation, int]]] = ({}, {})
         self.compiled = 0
@@ -60,22 +59,22 @@ class Evaluator:
         state, execution, code = self.state, self.execution, self._code
         eip = state.eip
         big = code.attributes & BIG != 0
-        window = self.memory.fetch(code.base + eip & MASK32, LONGEST)
-        found = self._kept[big].get(window)
-        if found is None:
-            found = self._decode(window, big)
-        operation, length = found
-        last = eip + length - 1
-        if last > code.limit:
+        window = self._fetch(code.base + eip & MASK32, WINDOW)
+        operation, length = self._kept[big].get(window) or self._decode(window, big)
+        following = eip + length
+        if following - 1 > code.limit:
             raise GuestFault(faults.GP, 0)
-        execution.next_eip = last + 1 & MASK32
+        execution.next_eip = following & MASK32
         shadow, traced = state.interrupt_shadow, state.eflags & (TF | RF)
-        state.interrupt_shadow = execution.delivered = False
-        try:
+        if shadow or traced:
+            state.interrupt_shadow = execution.delivered = False
+            try:
+                operation()
+            except BaseException:
+                state.interrupt_shadow = shadow
+                raise
+        else:
             operation()
-        except BaseException:
-            state.interrupt_shadow = shadow
-            raise
         state.eip = execution.next_eip
         if traced:
             self._after_traced(traced)
@@ -91,14 +90,14 @@ class Evaluator:
 
     def decode(self) -> Instruction:
         """The instruction at CS:EIP, for whoever wants to look at it; raises GuestFault."""
-        window = self.memory.fetch(self.state.linear_eip(), LONGEST)
+        window = self.memory.fetch(self.state.linear_eip(), WINDOW)
         return Decoder(self.state.code_bits, window, ip=self.state.eip).decode()
 
     def _decode(self, window: bytes, big: bool) -> tuple[Operation, int]:
         """Decode and compile; raises GuestFault(#UD), the page fault of a part that is missing, or NotEvaluated."""
         instruction = Decoder(32 if big else 16, window).decode()
         if instruction.is_invalid:
-            if len(window) < LONGEST:
+            if len(window) < WINDOW:
                 state = self.state  # fetches the part that is missing, or finds it there and invalid
                 self.memory.fetch(state.linear_eip() + len(window) & MASK32, 1)
             elif all(byte in PREFIXES for byte in window[:-1]):

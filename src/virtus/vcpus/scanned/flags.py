@@ -1,5 +1,6 @@
 """The status flags that integer instructions leave (Intel SDM volume 1, 3.4.3.1)."""
 
+from collections.abc import Callable
 from typing import Final
 
 from virtus.vcpus.scanned.cpu_state import AF, CF, OF, PF, SF, STATUS_FLAGS, ZF
@@ -28,22 +29,25 @@ def of_difference(left: int, right: int, difference: int, bits: int) -> int:
     return of_result(result, bits) | (CF if difference < 0 else 0) | (left ^ right ^ result) & AF | overflow
 
 
-def holds(condition: int, eflags: int) -> bool:
-    """Whether one of the sixteen conditions holds, by its encoding (Intel SDM volume 1, appendix B)."""
-    kind = condition >> 1
-    if kind == 0:
-        found = eflags & OF
-    elif kind == 1:
-        found = eflags & CF
-    elif kind == 2:
-        found = eflags & ZF
-    elif kind == 3:
-        found = eflags & (CF | ZF)
-    elif kind == 4:
-        found = eflags & SF
-    elif kind == 5:
-        found = eflags & PF
-    else:
-        less = (eflags & SF != 0) != (eflags & OF != 0)
-        return (less or (kind == 7 and eflags & ZF != 0)) != (condition & 1 != 0)
-    return (found != 0) != (condition & 1 != 0)
+def _less(eflags: int) -> bool:
+    return (eflags & SF != 0) != (eflags & OF != 0)
+
+
+_KINDS: Final[tuple[Callable[[int], object], ...]] = (
+    lambda eflags: eflags & OF,
+    lambda eflags: eflags & CF,
+    lambda eflags: eflags & ZF,
+    lambda eflags: eflags & (CF | ZF),
+    lambda eflags: eflags & SF,
+    lambda eflags: eflags & PF,
+    _less,
+    lambda eflags: eflags & ZF or _less(eflags),
+)
+
+
+def _opposite(test: Callable[[int], object]) -> Callable[[int], object]:
+    return lambda eflags: not test(eflags)
+
+
+CONDITIONS: Final = tuple(test for kind in _KINDS for test in (kind, _opposite(kind)))
+"""Whether each of the sixteen conditions holds in EFLAGS, by its encoding (Intel SDM volume 1, appendix B)."""

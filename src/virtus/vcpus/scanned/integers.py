@@ -8,10 +8,10 @@ from iced_x86 import ConditionCode, Mnemonic
 from virtus.vcpus.scanned import faults
 from virtus.vcpus.scanned.cpu_state import AF, CF, DF, EAX, EBX, ECX, EDX, MASK32, OF, PF, SF, ZF
 from virtus.vcpus.scanned.faults import GuestFault
-from virtus.vcpus.scanned.flags import KEEP, KEEP_WITH_CARRY, holds, of_difference, of_result, of_sum
+from virtus.vcpus.scanned.flags import CONDITIONS, KEEP, KEEP_WITH_CARRY, of_difference, of_result, of_sum
 from virtus.vcpus.scanned.operands import Compile, Operands, Operation, signed
 
-CONDITIONS: Final = {
+ENCODINGS: Final = {
     ConditionCode.O: 0, ConditionCode.NO: 1, ConditionCode.B: 2, ConditionCode.AE: 3, ConditionCode.E: 4,
     ConditionCode.NE: 5, ConditionCode.BE: 6, ConditionCode.A: 7, ConditionCode.S: 8, ConditionCode.NS: 9,
     ConditionCode.P: 10, ConditionCode.NP: 11, ConditionCode.L: 12, ConditionCode.GE: 13, ConditionCode.LE: 14,
@@ -19,9 +19,9 @@ CONDITIONS: Final = {
 }  # fmt: skip
 
 
-def condition_of(ops: Operands) -> int:
-    """The encoding of a conditional instruction's condition."""
-    return CONDITIONS[ops.instruction.condition_code]
+def condition_of(ops: Operands) -> Callable[[int], object]:
+    """Whether a conditional instruction's condition holds in EFLAGS."""
+    return CONDITIONS[ENCODINGS[ops.instruction.condition_code]]
 
 
 def mov(ops: Operands) -> Operation:
@@ -355,7 +355,7 @@ def cmpxchg8b(ops: Operands) -> Operation:
 def setcc(ops: Operands) -> Operation:
     """SETcc."""
     condition, state, write = condition_of(ops), ops.execution.state, ops.writer(0, 1)
-    return lambda: write(1 if holds(condition, state.eflags) else 0)
+    return lambda: write(1 if condition(state.eflags) else 0)
 
 
 def cmovcc(ops: Operands) -> Operation:
@@ -365,7 +365,7 @@ def cmovcc(ops: Operands) -> Operation:
 
     def operation() -> None:
         value = read()
-        if holds(condition, state.eflags):
+        if condition(state.eflags):
             write(value)
 
     return operation

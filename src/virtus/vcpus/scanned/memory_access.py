@@ -23,6 +23,10 @@ _UNPACK[4], _UNPACK[8] = struct.Struct("<I").unpack_from, struct.Struct("<Q").un
 _PACK: Final = {1: struct.Struct("<B").pack_into, 2: struct.Struct("<H").pack_into}
 _PACK[4], _PACK[8] = struct.Struct("<I").pack_into, struct.Struct("<Q").pack_into
 
+WINDOW: Final = 15
+"""Bytes of an instruction at most (Intel SDM volume 2A, 2.3.11), and so what is fetched at once."""
+_UNPACK_WINDOW: Final = struct.Struct(f"{WINDOW}s").unpack_from
+
 
 class Devices(Protocol):
     """Who answers at physical addresses (or ports) behind which there is no memory. Sizes are 1, 2, 4 or 8."""
@@ -210,13 +214,12 @@ class PagedMemory:
     def fetch(self, linear: int, size: int) -> bytes:
         """See LinearMemory."""
         user = self.state.cpl == 3
-        base = self._readable[user].get(linear >> 12)
-        first = min(size, PAGE - (linear & OFFSET))
-        if base is not None:
-            at = base + (linear & OFFSET)
-            found = bytes(self._ram[at : at + first])
-        else:
-            found = self._bytes(linear, first, user)
+        base, offset = self._readable[user].get(linear >> 12), linear & OFFSET
+        if size == WINDOW and base is not None and offset <= PAGE - WINDOW:
+            window: bytes = _UNPACK_WINDOW(self._ram, base + offset)[0]
+            return window
+        first = min(size, PAGE - offset)
+        found = self._bytes(linear, first, user)
         if first < size:
             try:
                 found += self._bytes(linear + first & MASK32, size - first, user)
