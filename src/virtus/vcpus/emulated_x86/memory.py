@@ -244,6 +244,10 @@ class AddressSpace:
         if had_code:
             self.code_changed(start, end)
 
+    def code(self, address: int, size: int) -> bytes:
+        """Bytes of pages that may be executed: see `executable`."""
+        return bytes(self._view[address : address + size])
+
     def rights_of(self, page: int) -> int:
         """What is in the map of rights for a page, by its number."""
         rights: int = self._rights[page]

@@ -4,7 +4,6 @@ A function that is answered here stores its register arguments where Windows' co
 so its arguments are one run of memory. Source of the convention: Microsoft, x64 calling convention.
 """
 
-import struct
 from typing import Final
 
 SLOT: Final = 32
@@ -16,11 +15,12 @@ ENTRY: Final = bytes.fromhex(
     "4889542410"  # mov [rsp+16], rdx
     "4c89442418"  # mov [rsp+24], r8
     "4c894c2420"  # mov [rsp+32], r9
-    "b8"  # mov eax, number
 )
-LEAVE: Final = HALT + b"\xc3"  # hlt; ret
+LEAVE: Final = HALT + b"\x90\xc3"  # hlt; nop; ret: a processor that halted stands at no address that it goes on from
 
 
-def entry(number: int) -> bytes:
-    """A slot that stores the arguments and halts with its number in EAX."""
-    return (ENTRY + struct.pack("<I", number) + LEAVE).ljust(SLOT, HALT)
+ENTRY_CODE: Final = (ENTRY + LEAVE).ljust(SLOT, HALT)
+"""A slot that stores the arguments and halts."""
+HALTED: Final = len(ENTRY) + len(HALT)
+"""Where the processor stands in a slot when it has halted there."""
+GOES_ON: Final = HALTED + 1
