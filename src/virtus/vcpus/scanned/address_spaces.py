@@ -41,6 +41,8 @@ class AddressSpace:
         self.bias = 0
         """Code is mapped this far, in units of 256 MiB, above where the guest has it, and its segment's base makes up
         for it: so who reads code reads the guest's own bytes. 0 where execute-only pages hide the copies."""
+        self.epoch = 0
+        """Counts how often everything was unmapped, or code went elsewhere."""
         self.code_tables: set[int] = set()
         """The page tables, by number, that code was mapped in the range of."""
         self.checked = -1
@@ -78,6 +80,7 @@ class AddressSpace:
 
     def unmap_all(self) -> None:
         """Take everything out."""
+        self.epoch += 1
         if self.pages:
             self.child.unmap(0, LINEAR_SPACE)
             self.pages.clear()

@@ -18,7 +18,7 @@ RINGS: Final = 2
 class CodePage:
     """The copy of one page frame. Offsets are within the page."""
 
-    __slots__ = ("copy", "covered", "frame", "heads", "sites", "tail", "tail_at")
+    __slots__ = ("copy", "covered", "frame", "heads", "numeric", "sites", "tail", "tail_at")
 
     def __init__(self, frame: int, copy: memoryview) -> None:
         self.frame, self.copy = frame, copy
@@ -27,6 +27,8 @@ class CodePage:
         """INTERIOR for every byte of a scanned instruction but START for its first."""
         self.sites: set[int] = set()
         """Where instructions begin that must not run: breakpoints."""
+        self.numeric: dict[int, int] = {}
+        """Where floating-point and vector instructions begin, with their first bytes: breakpoints until `open`."""
         self.tail: CodePage | None = None
         """The page that the last instruction here ends in, which begins at `tail_at`."""
         self.tail_at = 0
@@ -55,11 +57,30 @@ class CodePage:
     def put(self, offset: int, code: bytes | memoryview) -> None:
         """An instruction that may run, or the part of it that is in this page; a breakpoint if one lies within it."""
         length = len(code)
-        if not self.sites.isdisjoint(range(offset, offset + length)):
+        inside = range(offset + 1, offset + length)
+        if offset in self.sites or not (self.sites.isdisjoint(inside) and self.numeric.keys().isdisjoint(inside)):
             self.plant(offset, length)
             return
         self.copy[offset : offset + length] = code
         self._cover(offset, length)
+
+    def put_numeric(self, offset: int, code: bytes) -> None:
+        """A floating-point or vector instruction of the supervisor: it stops until `open`."""
+        self.put(offset, code)
+        if offset not in self.sites:
+            self.numeric[offset] = code[0]
+            self.copy[offset] = INT3
+
+    def open(self) -> None:
+        """The floating-point registers are there: let these instructions run."""
+        for offset, byte in self.numeric.items():
+            if offset not in self.sites:
+                self.copy[offset] = byte
+
+    def shut(self) -> None:
+        """They have gone."""
+        for offset in self.numeric:
+            self.copy[offset] = INT3
 
     def _cover(self, offset: int, length: int) -> None:
         covered = self.covered

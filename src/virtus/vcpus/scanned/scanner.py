@@ -10,10 +10,10 @@ Pentium's Ability to Support a Secure Virtual Machine Monitor" (2000); Intel SDM
 from collections.abc import Callable
 from typing import Final
 
-from iced_x86 import Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register
+from iced_x86 import CpuidFeature, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
-from virtus.vcpus.scanned.breakpoints import LONGEST, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import LONGEST, SUPERVISOR, CodePage, CodePages
 
 OFFSET: Final = PAGE - 1
 MASK32: Final = 0xFFFF_FFFF
@@ -23,10 +23,10 @@ MOST_STRAIGHT: Final = 256
 MOST_AT_ONCE: Final = 4096
 """Instructions of one scan."""
 
-RUNS, TRAPS, SILENTLY, LEAVES, STOPS = range(5)
+RUNS, TRAPS, SILENTLY, LEAVES, STOPS, NUMERIC = range(6)
 """What becomes of an instruction: it may run; it gets a breakpoint, though it would trap by itself; it gets one, since
 it would not; it gets one, and the scan does not go past it; it raises an exception, and
-the scan does not go past it."""
+the scan does not go past it; it uses floating-point or vector registers."""
 
 _M = Mnemonic
 TRAPS_BY_ITSELF: Final = {
@@ -41,6 +41,13 @@ SILENT: Final = {
 }  # fmt: skip
 ELSEWHERE: Final = {_M.IRET, _M.IRETD, _M.RETF, _M.HLT, _M.SYSENTER, _M.SYSEXIT, _M.SYSCALL, _M.SYSRET, _M.RSM}
 RAISES: Final = {_M.INT3, _M.UD0, _M.UD1, _M.UD2, _M.INVALID, _M.VMCALL, _M.VMMCALL}  # fmt: skip
+_INTEGER: Final = {
+    CpuidFeature.INTEL8086, CpuidFeature.INTEL8086_ONLY, CpuidFeature.INTEL186, CpuidFeature.INTEL286,
+    CpuidFeature.INTEL386, CpuidFeature.INTEL386_ONLY, CpuidFeature.INTEL486, CpuidFeature.CX8, CpuidFeature.CMOV,
+    CpuidFeature.MULTIBYTENOP, CpuidFeature.PAUSE, CpuidFeature.POPCNT, CpuidFeature.BMI1, CpuidFeature.BMI2,
+    CpuidFeature.LZCNT, CpuidFeature.MOVBE, CpuidFeature.CLFSH, CpuidFeature.CLFLUSHOPT, CpuidFeature.ADX,
+    CpuidFeature.PREFETCHW, CpuidFeature.CET_IBT,
+}  # fmt: skip
 _SPECIAL: Final = {
     *range(Register.ES, Register.GS + 1),
     *range(Register.CR0, Register.CR0 + 16),
@@ -73,7 +80,7 @@ def classify(instruction: Instruction) -> int:
         or instruction.is_call_far_indirect
     ):
         return LEAVES if mnemonic == Mnemonic.JMP else SILENTLY
-    return RUNS
+    return RUNS if _INTEGER.issuperset(instruction.cpuid_features()) else NUMERIC
 
 
 class Scanner:
@@ -82,6 +89,9 @@ class Scanner:
     def __init__(self, memory: GuestMemory, pages: CodePages, *, depth: int = DEFAULT_DEPTH) -> None:
         self._memory, self._pages, self.depth = memory, pages, depth
         self._classes: dict[int, int] = {}
+        self.targets: set[int] = set()
+        """Where scanned branches and calls go, by linear address."""
+        self.on_target: Callable[[int], None] | None = None
         self._flows: dict[int, tuple[bool, bool]] = {}
         self.instructions = self.planted = self.scans = self.deepest = 0
 
@@ -158,7 +168,9 @@ class Scanner:
                     kind = self._classes[code] = classify(instruction)
                 if kind == RUNS and instruction.memory_segment == Register.CS:
                     kind = SILENTLY  # it reads data where code is
-                if kind == RUNS:
+                if kind == NUMERIC and ring == SUPERVISOR:
+                    page.put_numeric(at, window[at : at + length])
+                elif kind in (RUNS, NUMERIC):
                     page.put(at, window[at : at + length])
                     if self._flow(instruction, depth, work):
                         return first
@@ -181,8 +193,13 @@ class Scanner:
             control = instruction.flow_control
             near = instruction.op_count > 0 and instruction.op0_kind in _NEAR
             flow = self._flows[code] = (control in _FLOWING and near, control in _ENDING)
-        if flow[0] and depth < self.depth:
-            work.append((instruction.near_branch_target & MASK32, depth + 1))
+        if flow[0]:
+            target = instruction.near_branch_target & MASK32
+            self.targets.add(target)
+            if self.on_target is not None:
+                self.on_target(target)
+            if depth < self.depth:
+                work.append((target, depth + 1))
         return flow[1]
 
     def _crossing(
@@ -206,6 +223,8 @@ class Scanner:
         self.instructions += 1
         kind = classify(instruction) if instruction.memory_segment != Register.CS else SILENTLY
         beyond = instruction.len - len(head)
+        numeric = kind == NUMERIC
+        kind = RUNS if numeric else kind
         if kind != RUNS or instruction.is_invalid or beyond <= 0:
             page.plant(offset, len(head))
             self.planted += 1
@@ -214,7 +233,10 @@ class Scanner:
         if other is None or other is page or not other.sites.isdisjoint(range(beyond)):
             page.plant(offset, len(head))
             return instruction
-        page.put(offset, head)
+        if numeric and ring == SUPERVISOR:
+            page.put_numeric(offset, head)
+        else:
+            page.put(offset, head)
         other.copy[:beyond] = tail[:beyond]
         for inside in range(beyond):
             other.covered[inside] = other.covered[inside] or 1

@@ -28,6 +28,8 @@ from virtus.vcpus.scanned.memory_access import (
 from virtus.vcpus.scanned.memory_access import USER as USER_PAGE
 
 BIAS_ORDER: Final = (0xA, 0x6, 0x8, 0x4, 0xC, 0x2, 0x9, 0x7, 0x5, 0xB, 0x3, 0x1, 0xD, 0xE, 0xF)
+RESERVE_ORDER: Final = (0x3EF, 0x3DF, 0x3CF, 0x3BF, 0x37F, 0x33F, 0x2EF, 0x2BF, 0x23F, 0x1BF, 0x17F, 0x0FF)
+"""Page tables, by number, in whose range the monitor may have pages of its own."""
 AROUND: Final = 16
 """Pages that one fault fills at most, where the guest's page tables have them side by side."""
 
@@ -85,6 +87,31 @@ class Shadow:
         words = self._words
         return any(words[root + table] & PRESENT for table in tables)
 
+    def free_range(self) -> int | None:
+        """A linear address behind which the guest has nothing for 4 MiB, neither data nor, with code's bias, code."""
+        bias = self._spaces.supervisor.bias << 6
+        for table in RESERVE_ORDER:
+            there = table + bias & 0x3FF
+            if not self._in_the_way({table, there}) and there not in self._spaces.supervisor.code_tables:
+                return table << 22
+        return None
+
+    def reserve(self, space: AddressSpace, base: int, offset: int, size: int) -> None:
+        """Show the supervisor's child the monitor's cells (one page) and, as code, the fragments behind them."""
+        space.child.map(base, PAGE, WRITE, CODE_AT, offset)
+        code = self.code_page(space, base + PAGE)
+        space.child.map(code << FRAME_SHIFT, size - PAGE, self._code_protection, CODE_AT, offset + PAGE)
+        first = base >> FRAME_SHIFT
+        self.reserved = range(first, first + (size >> FRAME_SHIFT))
+        space.note(first, Shadowed(-1, WRITE, False, 0, first), flushable=False)
+        for number in range(code, code + (size >> FRAME_SHIFT) - 1):
+            space.note(number, Shadowed(-1, self._code_protection, False, 0, number), flushable=False)
+
+    def reserve_is_free(self) -> bool:
+        """Whether the guest has still nothing where the monitor's own pages are."""
+        tables = {self.reserved.start >> 10, self.code_page(self._spaces.supervisor, self.reserved.start << 12) >> 10}
+        return not self._in_the_way(tables)
+
     def move_code(self, space: AddressSpace, page: int | None = None) -> None:
         """Find a bias where the guest has nothing, for all code there is and that at a page; all code is unmapped."""
         sources = {known.source for known in space.pages.values() if known.code} | (
@@ -94,6 +121,7 @@ class Shadow:
         if stale:
             space.unmap_many(stale)
         space.code_tables.clear()
+        space.epoch += 1
         self.biases += 1
         for bias in BIAS_ORDER:
             tables = {(source + (bias << 16) & 0xFFFFF) >> 10 for source in sources}
@@ -117,6 +145,8 @@ class Shadow:
         """INVLPG: this page of all, global or not; a page of 4 MiB goes as a whole where it is one."""
         page = linear >> FRAME_SHIFT
         state = self._state
+        if page in self.reserved:
+            return
         for space in self._spaces.under(state.cr3):
             if space.bias:
                 code = space.pages.get(self.code_page(space, linear))

@@ -20,6 +20,7 @@ from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.faults import GuestFault, IoNeeded, NotEvaluated, TripleFault
 from virtus.vcpus.scanned.memory_access import PhysicalSpace
 from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
+from virtus.vcpus.scanned.patches import AREA
 from virtus.vcpus.scanned.realmode import EmulatedCpu, Why
 from virtus.vcpus.scanned.replay import Replay, ReplayDevices
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH
@@ -71,11 +72,12 @@ class ScannedVcpu:
         self._placement = Placement()
         self._space = space
         self._replay = Replay()
-        self.codes = CodePages(space.memory)
+        self.codes = CodePages(space.memory, AREA)
         self.memory = MonitoredMemory(self.state, space, ReplayDevices(self._replay, port=False), self.codes)
         self.evaluator = Evaluator(self.state, self.memory, ReplayDevices(self._replay, port=True))
         self.evaluator.execution.progress = self._replay.finish
         self.monitor = Monitor(self.state, space, self.memory, self.codes, depth=depth, hidden=can_hide_code())
+        self.monitor.pending = lambda: self.interrupts.pending()
         self._emulated: EmulatedCpu | None = None
         self._information = InstructionInfoFactory()
         self._exit = Exit()
@@ -131,13 +133,13 @@ class ScannedVcpu:
                 continue
             if state.halted:
                 return self._leave(Reason.HALT)
-            if state.interrupt_shadow or (self.evaluated and self._at_site()):
+            if state.interrupt_shadow or self._at_site():
                 self._evaluate = True
                 continue
             if self.monitor.can_run():
                 stop = self.monitor.run()
                 if stop is Stop.EVALUATE:
-                    self._evaluate = True
+                    self._evaluate = not self.monitor.count_trap(state.eip)
                     continue
                 if stop is Stop.FAULT:
                     assert self.monitor.fault is not None
@@ -213,6 +215,8 @@ class ScannedVcpu:
         """A floating-point or vector instruction stopped: find its fault, or have it write where it may not alone."""
         if not self.monitor.can_run():
             self._emulate_one()
+            return
+        if self.monitor.uncover():
             return
         try:
             fault = self._fault_of_access()

@@ -6,10 +6,14 @@ what trapped, and who answers for devices, is `vcpu.py`.
 
 import signal
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from time import perf_counter_ns
 from typing import Final
 
+from iced_x86 import Decoder
+
+from virtus.errors import MachineBroken
 from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
@@ -28,6 +32,7 @@ from virtus.vcpus.scanned.cpu_state import (
     ES,
     FS,
     GS,
+    IF,
     MASK32,
     OF,
     PF,
@@ -41,6 +46,7 @@ from virtus.vcpus.scanned.cpu_state import (
 from virtus.vcpus.scanned.faults import GuestFault
 from virtus.vcpus.scanned.memory_access import PhysicalSpace, walk
 from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
+from virtus.vcpus.scanned.patches import AREA, Patches, patchable
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH, Scanner
 from virtus.vcpus.scanned.shadow import Shadow
 
@@ -52,6 +58,8 @@ SI_KERNEL: Final = 128  # include/uapi/asm-generic/siginfo.h: #GP, #SS and the l
 LONGEST: Final = 15
 READ_WRITE_EXECUTE: Final = 7
 
+MOST_STEPS: Final = 200
+_ON: Final = object()
 _GENERAL: Final = (r.RAX, r.RCX, r.RDX, r.RBX, r.RSP, r.RBP, r.RSI, r.RDI)
 
 
@@ -87,12 +95,19 @@ class Monitor:
         memory.shadow = self.shadow
         memory.code_written = self.code_written
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
+        self.scanner.on_target = self._target_found
+        self.patches = Patches(state, codes)
+        self.pending: Callable[[], bool] = lambda: False
+        """Whether an interrupt waits for the guest to allow it."""
+        self._patched_epoch = -1
         self.fault: GuestFault | None = None
         """Of FAULT."""
         self.counts: Counter[str] = Counter()
         self.direct_ns = 0
         self.numeric_error = False
         """Whether the last stop was for SIGFPE."""
+        self._opened: list[CodePage] = []
+        self._unpatched: list[int] = []
         self._snapshots: dict[int, bytes] = {}
 
     # what may run
@@ -126,10 +141,14 @@ class Monitor:
     def _once(self, space: AddressSpace) -> Stop | None:
         """Enter the guest once; None when it can go on at once."""
         state, child = self.state, space.child
-        owner = self.spaces.owner
-        if owner is not space:
-            ptrace.set_xstate(child.tid, ptrace.get_xstate(owner.child.tid))
-            self.spaces.owner = space
+        if space is not self.spaces.supervisor and space is not self.spaces.owner:
+            self._move_numeric_state(space)
+        patches = self.patches
+        patched = patches.made > 0 and space is self.spaces.supervisor
+        if patched:
+            if space.epoch != self._patched_epoch and not self._show_patches(space):
+                patched = False
+            patches.enter(not state.eflags & IF and self.pending())
         self._load(child.regs, space.bias)
         before = perf_counter_ns()
         stopped = child.go()
@@ -142,6 +161,11 @@ class Monitor:
         state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
         eip = regs[r.RIP] & MASK32
         state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+        if patched:
+            patches.leave()
+            inside = self._inside_patch(space, stopped, eip)
+            if inside is not None:
+                return inside if isinstance(inside, Stop) else None
         if regs[r.CS] != code_selector(space.bias):
             return self._escaped(eip)
         if stopped == signal.SIGTRAP:
@@ -156,6 +180,118 @@ class Monitor:
             state.eip = eip - 2 & MASK32  # SYSCALL, SYSENTER and INT n are two bytes long
             self.counts["system calls refused"] += 1
         return Stop.EVALUATE
+
+    def _move_numeric_state(self, space: AddressSpace) -> None:
+        """Floating-point and vector registers go where they are about to be used; the supervisor's code that does
+        so stops again once they have gone."""
+        ptrace.set_xstate(space.child.tid, ptrace.get_xstate(self.spaces.owner.child.tid))
+        self.spaces.owner = space
+        self.counts["floating-point moves"] += 1
+        for page in self._opened:
+            if self.codes.pages[SUPERVISOR].get(page.frame) is page:
+                page.shut()
+        self._opened.clear()
+
+    # patches
+
+    def _show_patches(self, space: AddressSpace) -> bool:
+        """Map cells and fragments into the supervisor's child; where the guest has taken the place, all patches go."""
+        if not self.shadow.reserve_is_free():
+            self.unpatch()
+            return False
+        self.shadow.reserve(space, self.patches.base, self.codes.extra_at, AREA)
+        self._patched_epoch = space.epoch
+        return True
+
+    def unpatch(self) -> None:
+        """Give up all patches: the pages that have them are scanned anew."""
+        self.patches.forget()
+        for frame in list(self.codes.pages[SUPERVISOR]):
+            self.drop_code(frame)
+        self.spaces.supervisor.unmap_all()
+        self.shadow.reserved = range(0)
+        self._patched_epoch = -1
+
+    def count_trap(self, instruction_at: int) -> bool:
+        """The evaluator is about to do the instruction at a site: the supervisor's hot ones become patches.
+
+        True if it has just become one: then it can run.
+        """
+        if self.state.cpl or not self.patches.hot(instruction_at):
+            return False
+        space = self.shadow.current()
+        page = self._page_at(space, instruction_at)
+        offset = instruction_at & OFFSET
+        if page is None or offset not in page.sites:
+            return False
+        start = (page.frame << FRAME_SHIFT) + offset
+        code = bytes(self.space.memory.bytes[start : start + min(4 * LONGEST, PAGE - offset)])
+        if not patchable(Decoder(32, code).decode()):
+            return False
+        if not self.patches.made:
+            base = self.shadow.free_range()
+            if base is None:
+                return False
+            self.patches.settle(base)
+            self._patched_epoch = -1
+        return self.patches.make(page, instruction_at, code, self.scanner.targets)
+
+    def uncover(self) -> bool:
+        """Take the patch away whose jump lies over the instruction at EIP, if there is one."""
+        page = self.patches.interior.get(self.state.eip)
+        if page is None or self.state.cpl:
+            return False
+        self.drop_code(page.frame)
+        return True
+
+    def _target_found(self, linear: int) -> None:
+        """A branch goes under a jump of ours: that page is scanned anew, and keeps its breakpoints there."""
+        page = self.patches.interior.pop(linear, None)
+        if page is not None and self.codes.pages[SUPERVISOR].get(page.frame) is page:
+            self._unpatched.append(page.frame)
+
+    def _inside_patch(self, space: AddressSpace, stopped: int, eip: int) -> Stop | object | None:
+        """Stopped in a fragment: None if not so; `_ON` to go on; else the stop, with the guest at its instruction."""
+        patches, state = self.patches, self.state
+        trap = patches.traps.get(eip - 1) if stopped == signal.SIGTRAP else None
+        if trap is not None:
+            state.eip = trap.eip
+            state.interrupt_shadow = trap.shadow
+            return Stop.TICK if trap.window else Stop.EVALUATE
+        if not patches.inside(eip):
+            return None
+        if stopped == signal.SIGSEGV:
+            state.eip = eip
+            code, address = space.child.siginfo()
+            seen = space.pages.get(address >> FRAME_SHIFT)
+            if code != SI_KERNEL and not address >> 32 and (seen is None or not seen.code):
+                try:
+                    if self.shadow.fill(space, address, write=seen is not None):
+                        return _ON
+                except GuestFault:
+                    pass  # the evaluator finds it again, at the guest's own instruction
+        elif stopped in (signal.SIGUSR1, signal.SIGVTALRM):
+            return self._finish_patch(space)
+        state.eip = patches.roll_back(eip)
+        return Stop.EVALUATE
+
+    def _finish_patch(self, space: AddressSpace) -> Stop | object | None:
+        """A tick came inside a fragment: step to its end, or to what stops it."""
+        state, child = self.state, space.child
+        regs = child.regs
+        for _ in range(MOST_STEPS):
+            stopped = child.go(ptrace.PTRACE_SINGLESTEP)
+            state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
+            eip = regs[r.RIP] & MASK32
+            state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+            self.patches.leave()
+            if stopped == signal.SIGTRAP and eip - 1 not in self.patches.traps:
+                if not self.patches.inside(eip):
+                    state.eip = eip
+                    return Stop.TICK
+            elif stopped not in (signal.SIGUSR1, signal.SIGVTALRM):
+                return self._inside_patch(space, stopped, eip)
+        raise MachineBroken("running the guest", "a patch does not come to its end")
 
     def _load(self, regs: memoryview, bias: int) -> None:
         """Registers as guest code finds them."""
@@ -191,7 +327,9 @@ class Monitor:
         return self.codes.pages[ring].get(seen.frame)
 
     def is_site(self) -> bool:
-        """Whether the instruction at EIP has a breakpoint, so that running it directly would stop at once."""
+        """Whether the instruction at EIP cannot run where it is: it has a breakpoint, or lies under a patch."""
+        if self.state.eip in self.patches.interior and not self.state.cpl:
+            return True
         page = self._page_at(self.shadow.current(), self.state.eip)
         return page is not None and self.state.eip & OFFSET in page.sites
 
@@ -200,6 +338,12 @@ class Monitor:
         if page is not None and not page.scanned(eip & OFFSET):
             self.counts["stops to scan"] += 1
             self._scan(eip)
+            return None
+        if page is not None and eip & OFFSET in page.numeric and eip & OFFSET not in page.sites:
+            if self.spaces.owner is not space:
+                self._move_numeric_state(space)
+            page.open()
+            self._opened.append(page)
             return None
         return Stop.EVALUATE
 
@@ -210,6 +354,8 @@ class Monitor:
         page = self.scanner.scan(eip, USER if user else SUPERVISOR, lambda linear: self.shadow.peek(linear, user=user))
         if self.codes.made != made:
             self._protect_new()
+        while self._unpatched:
+            self.drop_code(self._unpatched.pop())
         return page is not None
 
     def _protect_new(self) -> None:
@@ -267,6 +413,10 @@ class Monitor:
 
     def drop_code(self, frame: int) -> None:
         """A frame of code was changed: forget what was made of it."""
+        pages = self.codes.pages[SUPERVISOR]
+        for linear, page in list(self.patches.interior.items()):
+            if page.frame == frame or pages.get(page.frame) is not page:
+                del self.patches.interior[linear]
         gone = self.codes.drop(frame)
         frames = [dropped for dropped, _ in gone]
         for dropped in frames:
@@ -354,3 +504,4 @@ class Monitor:
         """End all children. May be called twice."""
         self.spaces.close()
         self.shadow.close()
+        self.patches.close()
