@@ -114,9 +114,9 @@ def _rename(thread: Thread, opened: File, status: os.stat_result, data: int, siz
         directory = file_objects.of(thread, root)
         if directory is None:
             return errors.ERROR_INVALID_HANDLE
-        target = paths.find(os.path.join(directory.path, name.replace("\\", "/")))
+        target = paths.find(os.path.join(directory.path, *paths.host_names(name.split("\\"))))
     elif "\\" not in name and "/" not in name:
-        target = os.path.join(os.path.dirname(opened.path), name)
+        target = paths.find(os.path.join(os.path.dirname(opened.path), *paths.host_names([name])))
     else:
         target = paths.to_host(thread.process, name)
     try:

@@ -102,9 +102,10 @@ def host_path(thread: Thread, root: int, name: str) -> str:
     opened = file_objects.of(thread, root)
     if opened is None:
         raise paths.BadPath(errors.ERROR_INVALID_HANDLE)
-    if name.startswith("\\") or ".." in name.split("\\"):
+    parts = name.split("\\") if name else []
+    if "." in parts or ".." in parts:
         raise paths.BadPath(errors.ERROR_INVALID_NAME)
-    return paths.find(os.path.join(opened.path, name.replace("\\", "/"))) if name else opened.path
+    return paths.find(os.path.join(opened.path, *paths.host_names(parts)))
 
 
 def _finish(thread: Thread, block: int, status: int, information: int = 0) -> int:

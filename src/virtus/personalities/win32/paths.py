@@ -1,20 +1,31 @@
-"""Windows paths and the host's: Z: is the root of the guest's files; names are found whatever their case.
+r"""Windows paths and the host's: Z: is the root of the guest's files; names are found whatever their case.
 
-Source: Microsoft, Naming Files, Paths, and Namespaces.
+A path is made absolute as Windows does it before anything is looked for: separators, "." and "..", periods and blanks
+at ends, names of devices. `\\?\` says that this has been done. Names of 8.3 characters are not made, and other
+machines' files are not reached. (Microsoft: Naming Files, Paths, and Namespaces; File path formats on Windows systems.)
 """
 
 import os
 import re
+import time
 from typing import Final
 
 from virtus.personalities.win32 import errors
+from virtus.personalities.win32.characters import to_upper
 from virtus.personalities.win32.process import Process
 
 DRIVE: Final = "Z:"
 VERBATIM, DEVICE, NT = "\\\\?\\", "\\\\.\\", "\\??\\"
-RESERVED: Final = re.compile(r"(?i)(CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]|CONIN\$|CONOUT\$)[ .]*(\..*|:.*)?")
-FORBIDDEN: Final = re.compile(r'[\0-\x1f<>"|?*]')
-LONGEST_COMPONENT: Final = 255
+RESERVED: Final = re.compile(
+    r"(CON|PRN|AUX|NUL|COM[1-9¹²³]|LPT[1-9¹²³]|CONIN\$|CONOUT\$)[ ]*([.:].*)?", re.IGNORECASE | re.DOTALL
+)
+"""Names of devices, in any directory and with any extension."""
+FORBIDDEN: Final = re.compile(r'[\0-\x1f<>"|?*:]')
+DEFAULT_STREAM: Final = "::$DATA"
+LONGEST_PATH: Final = 32_767
+SETTLED_NS: Final = 50_000_000
+"""A directory that changed less than this ago may change again without its time telling (the host's clock ticks)."""
+MOST_DIRECTORIES: Final = 1024
 
 
 class BadPath(Exception):
@@ -27,39 +38,51 @@ class BadPath(Exception):
 
 def absolute(process: Process, name: str) -> str:
     """The path with its drive, "." and ".." resolved, as GetFullPathName gives it. Raises BadPath."""
-    if not name:
-        raise BadPath(errors.ERROR_PATH_NOT_FOUND)
+    if not name or len(name) > LONGEST_PATH:
+        raise BadPath(errors.ERROR_FILENAME_EXCED_RANGE if name else errors.ERROR_PATH_NOT_FOUND)
     if name.startswith((VERBATIM, NT)):
-        return VERBATIM + _unc(name[4:])
+        if name[4:8].upper() == "UNC\\":
+            raise BadPath(errors.ERROR_BAD_NETPATH)
+        return VERBATIM + name[4:]
     name = name.replace("/", "\\")
     if name.startswith((DEVICE, VERBATIM)):
-        return name
+        return DEVICE + "\\".join(_resolved(name[4:]))
     if name.startswith("\\\\"):
         raise BadPath(errors.ERROR_BAD_NETPATH)
-    if RESERVED.fullmatch(name.rpartition("\\")[2]):
-        return DEVICE + name.rpartition("\\")[2].partition(".")[0].rstrip(" :")
-    current = process.directory
-    if name[1:2] == ":":
-        drive, rest = name[:2].upper(), name[2:]
-        if not rest.startswith("\\"):
-            rest = (current[2:] if drive == current[:2].upper() else "\\") + "\\" + rest
-    else:
-        drive, rest = current[:2], name if name.startswith("\\") else current[2:] + "\\" + name
+    last = name.rpartition("\\")[2]
+    bare = last[2:] if last[1:2] == ":" else last
+    if RESERVED.fullmatch(bare):
+        return DEVICE + re.split(r"[.: ]", bare, maxsplit=1)[0]
+    drive, rest = (name[:2].upper(), name[2:]) if name[1:2] == ":" else (process.directory[:2].upper(), name)
+    if not rest.startswith("\\"):
+        rest = _directory_of(process, drive) + "\\" + rest
+    parts = _resolved(rest)
+    ending = "\\" if rest.endswith("\\") and parts else ""
+    return f"{drive}\\" + "\\".join(parts) + ending
+
+
+def _directory_of(process: Process, drive: str) -> str:
+    """A drive's current directory without its drive: programs keep those of others in variables like "=D:"."""
+    if process.directory[:2].upper() == drive:
+        return process.directory[2:]
+    kept = process.environment.get("=" + drive, "")
+    return kept[2:] if kept[:3].upper() == drive + "\\" else ""
+
+
+def _resolved(rest: str) -> list[str]:
+    """The parts of a path, "." and ".." resolved: a single period at an end goes; of the last all, and blanks."""
     parts: list[str] = []
+    if not rest.endswith("\\"):
+        head, separator, last = rest.rpartition("\\")
+        rest = head + separator + (last if last in (".", "..") else last.rstrip(" ."))
     for part in rest.split("\\"):
         if part == "..":
             if parts:
                 parts.pop()
         elif part not in ("", "."):
-            parts.append(part.rstrip(" .") or part)
-    ending = "\\" if rest.endswith("\\") and parts else ""
-    return f"{drive}\\" + "\\".join(parts) + ending
-
-
-def _unc(rest: str) -> str:
-    if rest[:4].upper() == "UNC\\":
-        raise BadPath(errors.ERROR_BAD_NETPATH)
-    return rest
+            single = part.endswith(".") and not part.endswith("..")
+            parts.append(part[:-1] if single else part)
+    return parts
 
 
 def to_host(process: Process, name: str) -> str:
@@ -78,34 +101,70 @@ def to_host(process: Process, name: str) -> str:
             raise BadPath(errors.ERROR_FILE_NOT_FOUND)
         full = full[4:]
     full = full.removeprefix(VERBATIM)
-    if full[:2].upper() != DRIVE:
+    if full[:2].upper() != DRIVE or full[2:3] not in ("", "\\"):
         raise BadPath(errors.ERROR_PATH_NOT_FOUND)
-    rest = full[2:]
-    if FORBIDDEN.search(rest) or ":" in rest:
+    parts = [part for part in full[2:].split("\\") if part]
+    if "." in parts or ".." in parts:  # only a verbatim path has them still, and there they are names like any
         raise BadPath(errors.ERROR_INVALID_NAME)
-    return find(os.path.normpath(rest.replace("\\", "/") or "/").replace("//", "/"))
+    return find("/" + "/".join(host_names(parts)))
+
+
+def host_names(parts: list[str]) -> list[str]:
+    """Names as the host can have them; raises BadPath for those that it or Windows cannot."""
+    if parts and parts[-1].upper().endswith(DEFAULT_STREAM):
+        parts = [*parts[:-1], parts[-1][: -len(DEFAULT_STREAM)]]
+    for part in parts:
+        if not part or FORBIDDEN.search(part) or "/" in part:
+            raise BadPath(errors.ERROR_INVALID_NAME)
+    try:
+        os.fsencode("".join(parts))
+    except UnicodeEncodeError:  # half of a character
+        raise BadPath(errors.ERROR_INVALID_NAME) from None
+    return parts
+
+
+class Folded:
+    """Directories' names by their upper case, with the time of the directory that they were read at."""
+
+    def __init__(self) -> None:
+        self.directories: dict[str, tuple[tuple[int, int], dict[str, str]]] = {}
+
+    def find(self, directory: str, name: str) -> str | None:
+        """A name in a directory that differs in case alone."""
+        try:
+            status = os.stat(directory)
+            stamp = status.st_mtime_ns, status.st_ino
+            kept = self.directories.get(directory)
+            if kept is None or kept[0] != stamp:
+                names = {to_upper(each): each for each in sorted(os.listdir(directory), reverse=True)}
+                if len(self.directories) >= MOST_DIRECTORIES:
+                    self.directories.clear()
+                kept = stamp, names
+                if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+                    self.directories[directory] = kept
+                else:
+                    self.directories.pop(directory, None)
+        except OSError:
+            return None
+        return kept[1].get(to_upper(name))
+
+
+_folded = Folded()
 
 
 def find(path: str) -> str:
     """An existing host path that differs in case alone, or the path as far as it exists and the rest as it stands."""
-    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     if os.path.lexists(path):
         return path
-    found = "/"
-    parts = [part for part in path.split("/") if part]
-    for index, part in enumerate(parts):
-        there = os.path.join(found, part)
-        if not os.path.lexists(there):
-            try:
-                folded = part.casefold()
-                match = next((name for name in os.listdir(found) if name.casefold() == folded), None)
-            except OSError:
-                match = None
-            if match is None:
-                return os.path.join(found, *parts[index:])
-            there = os.path.join(found, match)
-        found = there
-    return found
+    head, _, name = path.rpartition("/")
+    if not name:
+        return path
+    parent = find(head or "/")
+    there = os.path.join(parent, name)
+    if parent != (head or "/") and os.path.lexists(there):
+        return there
+    match = _folded.find(parent, name)
+    return there if match is None else os.path.join(parent, match)
 
 
 def to_windows(path: str) -> str:
