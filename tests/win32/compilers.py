@@ -17,6 +17,6 @@ def build(name: str, directory: Path, *options: str) -> Path:
         pytest.skip(f"no {COMPILER} here")
     made = directory / f"{name}.exe"
     if not made.exists():
-        command = [COMPILER, "-O1", "-w", "-o", made, GUESTS / f"{name}.c", *options]
+        command = [COMPILER, "-O1", "-w", "-o", str(made), str(GUESTS / f"{name}.c"), *options]
         subprocess.run(command, check=True, capture_output=True)
     return made

@@ -163,7 +163,7 @@ class InProcess:
             found = self._lookup(self, dll, name)
             short = hot.CODE.get(name) if self.hot else None
             if found is not None and short is not None:
-                found = self._emit(hot.with_rest(short, found))
+                found = self._emit(hot.with_rest(self._with_addresses(dll, short), found))
             self._addresses[key] = found
         return self._addresses[key]
 
@@ -374,6 +374,17 @@ class InProcess:
             os.close(memory)
         self._writable[: len(code.BYTES)] = code.BYTES
         self._free = -(-len(code.BYTES) // code.STUB_SIZE) * code.STUB_SIZE
+
+    def _with_addresses(self, dll: str, short: bytes) -> bytes:
+        """The code of a hot function with the addresses of what it calls."""
+        for tag, name in hot.TAGS.items():
+            address = ctypes.cast(getattr(_libc, name), ctypes.c_void_p).value or 0
+            short = short.replace(tag.to_bytes(8, "little"), address.to_bytes(8, "little"))
+        for tag, name in hot.OWN_TAGS.items():
+            mark = tag.to_bytes(8, "little")
+            if mark in short:
+                short = short.replace(mark, (self.resolve(dll, name) or 0).to_bytes(8, "little"))
+        return short
 
     def lazy_entry_point(self, make: Callable[[], Row]) -> int:
         """The same for a function that is made when it is first called: a callback of ctypes' and its types."""

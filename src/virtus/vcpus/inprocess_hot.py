@@ -188,8 +188,236 @@ CODE_OF: Final[dict[str, str]] = {
         "c3"  # ret
         # slow:
     ),
+    "HeapAlloc RtlAllocateHeap": (
+        "65488b042560000000"  # mov rax, gs:[0x60]
+        "483b4830"  # cmp rcx, [rax+0x30]
+        "0f8502010000"  # jne slow
+        "f7c2f6ffffff"  # test edx, 0xfffffff6
+        "0f85f6000000"  # jne slow
+        "4c89c0"  # mov rax, r8
+        "48c1e828"  # shr rax, 40
+        "0f85e9000000"  # jne slow
+        "57"  # push rdi
+        "56"  # push rsi
+        "53"  # push rbx
+        "4881eca0000000"  # sub rsp, 0xa0
+        "0f293424"  # movaps [rsp+0x0], xmm6
+        "0f297c2410"  # movaps [rsp+0x10], xmm7
+        "440f29442420"  # movaps [rsp+0x20], xmm8
+        "440f294c2430"  # movaps [rsp+0x30], xmm9
+        "440f29542440"  # movaps [rsp+0x40], xmm10
+        "440f295c2450"  # movaps [rsp+0x50], xmm11
+        "440f29642460"  # movaps [rsp+0x60], xmm12
+        "440f296c2470"  # movaps [rsp+0x70], xmm13
+        "440f29b42480000000"  # movaps [rsp+0x80], xmm14
+        "440f29bc2490000000"  # movaps [rsp+0x90], xmm15
+        "4c89c3"  # mov rbx, r8
+        "498d7820"  # lea rdi, [r8+32]
+        "f6c208"  # test dl, 8
+        "750c"  # jne zero
+        "48b80111111111111111"  # mov rax, 0x1111111111111101
+        "eb0f"  # jmp get
+        # zero:
+        "be01000000"  # mov esi, 1
+        "48b80211111111111111"  # mov rax, 0x1111111111111102
+        # get:
+        "ffd0"  # call rax
+        "4885c0"  # test rax, rax
+        "7428"  # je out
+        "488d4810"  # lea rcx, [rax+16]
+        "48ba3248535554524956"  # mov rdx, 0x5649525455534832
+        "f7c1ff0f0000"  # test ecx, 0xfff
+        "7507"  # jne done
+        "4883c110"  # add rcx, 16
+        "48ffc2"  # inc rdx
+        # done:
+        "488959f0"  # mov [rcx-16], rbx
+        "488951f8"  # mov [rcx-8], rdx
+        "4889c8"  # mov rax, rcx
+        # out:
+        "0f283424"  # movaps xmm6, [rsp+0x0]
+        "0f287c2410"  # movaps xmm7, [rsp+0x10]
+        "440f28442420"  # movaps xmm8, [rsp+0x20]
+        "440f284c2430"  # movaps xmm9, [rsp+0x30]
+        "440f28542440"  # movaps xmm10, [rsp+0x40]
+        "440f285c2450"  # movaps xmm11, [rsp+0x50]
+        "440f28642460"  # movaps xmm12, [rsp+0x60]
+        "440f286c2470"  # movaps xmm13, [rsp+0x70]
+        "440f28b42480000000"  # movaps xmm14, [rsp+0x80]
+        "440f28bc2490000000"  # movaps xmm15, [rsp+0x90]
+        "4881c4a0000000"  # add rsp, 0xa0
+        "5b"  # pop rbx
+        "5e"  # pop rsi
+        "5f"  # pop rdi
+        "c3"  # ret
+        # slow:
+    ),
+    "HeapFree RtlFreeHeap": (
+        "65488b042560000000"  # mov rax, gs:[0x60]
+        "483b4830"  # cmp rcx, [rax+0x30]
+        "0f85df000000"  # jne slow
+        "41f7c0ff0f0000"  # test r8d, 0xfff
+        "0f84d2000000"  # je slow
+        "48b83248535554524956"  # mov rax, 0x5649525455534832
+        "4d8b50f8"  # mov r10, [r8-8]
+        "4929c2"  # sub r10, rax
+        "4983fa01"  # cmp r10, 1
+        "0f87b7000000"  # ja slow
+        "57"  # push rdi
+        "56"  # push rsi
+        "53"  # push rbx
+        "4881eca0000000"  # sub rsp, 0xa0
+        "0f293424"  # movaps [rsp+0x0], xmm6
+        "0f297c2410"  # movaps [rsp+0x10], xmm7
+        "440f29442420"  # movaps [rsp+0x20], xmm8
+        "440f294c2430"  # movaps [rsp+0x30], xmm9
+        "440f29542440"  # movaps [rsp+0x40], xmm10
+        "440f295c2450"  # movaps [rsp+0x50], xmm11
+        "440f29642460"  # movaps [rsp+0x60], xmm12
+        "440f296c2470"  # movaps [rsp+0x70], xmm13
+        "440f29b42480000000"  # movaps [rsp+0x80], xmm14
+        "440f29bc2490000000"  # movaps [rsp+0x90], xmm15
+        "49c740f800000000"  # mov qword ptr [r8-8], 0
+        "49c1e204"  # shl r10, 4
+        "498d78f0"  # lea rdi, [r8-16]
+        "4c29d7"  # sub rdi, r10
+        "48b80311111111111111"  # mov rax, 0x1111111111111103
+        "ffd0"  # call rax
+        "0f283424"  # movaps xmm6, [rsp+0x0]
+        "0f287c2410"  # movaps xmm7, [rsp+0x10]
+        "440f28442420"  # movaps xmm8, [rsp+0x20]
+        "440f284c2430"  # movaps xmm9, [rsp+0x30]
+        "440f28542440"  # movaps xmm10, [rsp+0x40]
+        "440f285c2450"  # movaps xmm11, [rsp+0x50]
+        "440f28642460"  # movaps xmm12, [rsp+0x60]
+        "440f286c2470"  # movaps xmm13, [rsp+0x70]
+        "440f28b42480000000"  # movaps xmm14, [rsp+0x80]
+        "440f28bc2490000000"  # movaps xmm15, [rsp+0x90]
+        "4881c4a0000000"  # add rsp, 0xa0
+        "5b"  # pop rbx
+        "5e"  # pop rsi
+        "5f"  # pop rdi
+        "b801000000"  # mov eax, 1
+        "c3"  # ret
+        # slow:
+    ),
+    "HeapSize RtlSizeHeap": (
+        "65488b042560000000"  # mov rax, gs:[0x60]
+        "483b4830"  # cmp rcx, [rax+0x30]
+        "7525"  # jne slow
+        "41f7c0ff0f0000"  # test r8d, 0xfff
+        "741c"  # je slow
+        "48b83248535554524956"  # mov rax, 0x5649525455534832
+        "4d8b50f8"  # mov r10, [r8-8]
+        "4929c2"  # sub r10, rax
+        "4983fa01"  # cmp r10, 1
+        "7705"  # ja slow
+        "498b40f0"  # mov rax, [r8-16]
+        "c3"  # ret
+        # slow:
+    ),
+    "HeapReAlloc RtlReAllocateHeap": (
+        "65488b042560000000"  # mov rax, gs:[0x60]
+        "483b4830"  # cmp rcx, [rax+0x30]
+        "0f8584000000"  # jne slow
+        "41f7c0ff0f0000"  # test r8d, 0xfff
+        "747b"  # je slow
+        "48b83248535554524956"  # mov rax, 0x5649525455534832
+        "4d8b50f8"  # mov r10, [r8-8]
+        "4929c2"  # sub r10, rax
+        "4983fa01"  # cmp r10, 1
+        "7764"  # ja slow
+        "f7c2f6ffffff"  # test edx, 0xfffffff6
+        "755c"  # jne slow
+        "57"  # push rdi
+        "56"  # push rsi
+        "53"  # push rbx
+        "4883ec30"  # sub rsp, 0x30
+        "4c89c3"  # mov rbx, r8
+        "4c89cf"  # mov rdi, r9
+        "4889ce"  # mov rsi, rcx
+        "4d89c8"  # mov r8, r9
+        "48b80411111111111111"  # mov rax, 0x1111111111111104
+        "ffd0"  # call rax
+        "4885c0"  # test rax, rax
+        "7430"  # je out
+        "4989d8"  # mov r8, rbx
+        "4989f1"  # mov r9, rsi
+        "488b4bf0"  # mov rcx, [rbx-16]
+        "4839f9"  # cmp rcx, rdi
+        "480f47cf"  # cmova rcx, rdi
+        "4889c7"  # mov rdi, rax
+        "4889de"  # mov rsi, rbx
+        "f3a4"  # rep movsb
+        "4889c3"  # mov rbx, rax
+        "4c89c9"  # mov rcx, r9
+        "31d2"  # xor edx, edx
+        "48b80511111111111111"  # mov rax, 0x1111111111111105
+        "ffd0"  # call rax
+        "4889d8"  # mov rax, rbx
+        # out:
+        "4883c430"  # add rsp, 0x30
+        "5b"  # pop rbx
+        "5e"  # pop rsi
+        "5f"  # pop rdi
+        "c3"  # ret
+        # slow:
+    ),
+    "QueryPerformanceCounter RtlQueryPerformanceCounter": (
+        "57"  # push rdi
+        "56"  # push rsi
+        "53"  # push rbx
+        "4881ecb0000000"  # sub rsp, 0xb0
+        "0f293424"  # movaps [rsp+0x0], xmm6
+        "0f297c2410"  # movaps [rsp+0x10], xmm7
+        "440f29442420"  # movaps [rsp+0x20], xmm8
+        "440f294c2430"  # movaps [rsp+0x30], xmm9
+        "440f29542440"  # movaps [rsp+0x40], xmm10
+        "440f295c2450"  # movaps [rsp+0x50], xmm11
+        "440f29642460"  # movaps [rsp+0x60], xmm12
+        "440f296c2470"  # movaps [rsp+0x70], xmm13
+        "440f29b42480000000"  # movaps [rsp+0x80], xmm14
+        "440f29bc2490000000"  # movaps [rsp+0x90], xmm15
+        "4889cb"  # mov rbx, rcx
+        "bf01000000"  # mov edi, 1
+        "488db424a0000000"  # lea rsi, [rsp+0xa0]
+        "48b80611111111111111"  # mov rax, 0x1111111111111106
+        "ffd0"  # call rax
+        "488b8424a8000000"  # mov rax, [rsp+0xa8]
+        "31d2"  # xor edx, edx
+        "b964000000"  # mov ecx, 100
+        "48f7f1"  # div rcx
+        "48698c24a000000080969800"  # imul rcx, [rsp+0xa0], 10000000
+        "4801c8"  # add rax, rcx
+        "488903"  # mov [rbx], rax
+        "0f283424"  # movaps xmm6, [rsp+0x0]
+        "0f287c2410"  # movaps xmm7, [rsp+0x10]
+        "440f28442420"  # movaps xmm8, [rsp+0x20]
+        "440f284c2430"  # movaps xmm9, [rsp+0x30]
+        "440f28542440"  # movaps xmm10, [rsp+0x40]
+        "440f285c2450"  # movaps xmm11, [rsp+0x50]
+        "440f28642460"  # movaps xmm12, [rsp+0x60]
+        "440f286c2470"  # movaps xmm13, [rsp+0x70]
+        "440f28b42480000000"  # movaps xmm14, [rsp+0x80]
+        "440f28bc2490000000"  # movaps xmm15, [rsp+0x90]
+        "4881c4b0000000"  # add rsp, 0xb0
+        "5b"  # pop rbx
+        "5e"  # pop rsi
+        "5f"  # pop rdi
+        "b801000000"  # mov eax, 1
+        "c3"  # ret
+    ),
 }
 
+BLOCK: Final = 0x5649525455534832
+"""Before a block of the process's heap that machine code has made: its size, and this, or one more where the block
+begins 32 bytes behind what malloc gave instead of 16. (None begins a page: before one that does there may be nothing.)
+Blocks that the personality's own allocator has made go on behind, and so do other heaps."""
+TAGS: Final = {0x1111111111111101: "malloc", 0x1111111111111102: "calloc", 0x1111111111111103: "free",
+                0x1111111111111106: "clock_gettime"}  # fmt: skip
+"""Numbers in the code in whose place the address of a function of the C library belongs."""
+OWN_TAGS: Final = {0x1111111111111104: "HeapAlloc", 0x1111111111111105: "HeapFree"}
+"""And of one of these."""
 CODE: Final[dict[str, bytes]] = {name: bytes.fromhex(text) for names, text in CODE_OF.items() for name in names.split()}
 
 
