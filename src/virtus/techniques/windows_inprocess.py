@@ -11,7 +11,7 @@ from virtus.personalities.win32 import catalogue, crash, exceptions, marshalling
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd
 from virtus.personalities.win32.table import Function
-from virtus.techniques import windows_process
+from virtus.techniques import windows_meter, windows_process
 from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row, ThreadEnd
 from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
 
@@ -38,8 +38,11 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
             raise MachineBroken(f"calling {name}", "the catalogue of functions has it, and no module")
         if trace is None and is_plain(function):
             types = [(parameter.type.size, parameter.type.signed) for parameter in function.parameters]
-            return engine.typed(function.implementation, current, types)
+            body = function.implementation if meter is None else meter.counted(name, function.implementation)
+            return engine.typed(body, current, types)
         call = marshalling.entry(function, engine.memory, current, engine)
+        if meter is not None:
+            call = meter.counted(name, call)
         return engine.placed(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
 
     def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
@@ -98,8 +101,11 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
         lambda status: end(process, status), trouble, failed,
     )  # fmt: skip
     engine.hot = trace is None
+    meter = windows_meter.from_environment()
     process = Process(engine)
     current = process.getter()
+    if meter is not None:
+        process.at_exit.append(meter.write)
     before = threading.stack_size(MAIN_STACK)
     thread = threading.Thread(target=first_thread, daemon=True)
     thread.start()
