@@ -52,7 +52,7 @@ class Machine:
         self.engine.make_stack(1 << 16)
         self.memory = self.engine.memory
         self.code = self.memory.map(0x3_0000_0000, PAGE, READ | EXECUTE)
-        self.data = self.memory.map(0x3_0010_0000, PAGE, READ | WRITE)
+        self.data = self.memory.map(0x3_0010_0000, 2 * PAGE, READ | WRITE) + PAGE
 
     def fault(self, fault: CpuFault, context: CpuContext) -> CpuContext:
         """Ends the loop."""
@@ -88,9 +88,12 @@ class Machine:
 
     def run(self, data: bytes, turns: int) -> bytes:
         """Memory after the loop has been run on it."""
+        self.memory.write(self.data - PAGE, bytes(PAGE))
         self.memory.write(self.data, data)
+        self.faults.clear()
         self.engine.call(self.code, self.data, turns)
-        return self.memory.read(self.data, len(data))
+        assert not self.faults
+        return self.memory.read(self.data - PAGE, PAGE + len(data))
 
 
 @pytest.fixture(scope="module")
