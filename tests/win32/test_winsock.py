@@ -2,6 +2,7 @@
 
 import struct
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,13 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.win32.fake_engine import FakeEngine, call, new_thread, room, wide
-from virtus.personalities.win32 import name_resolution, socket_addresses, socket_transfer, winsock
+from virtus.personalities.win32 import (
+    completion,
+    name_resolution,
+    socket_addresses,
+    socket_overlapped,
+    socket_transfer,
+    winsock,
+)
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.socket_addresses import AF_INET, AF_INET6, BadAddress
 from virtus.personalities.win32.sockets import Socket
 
 INVALID, ERROR = 2**64 - 1, -1
-MODULES = (name_resolution, socket_transfer, winsock)
+MODULES = (completion, name_resolution, socket_overlapped, socket_transfer, winsock)
 FIONBIO, FIONREAD = 0x8004667E - 2**32, 0x4004667F
 
 
@@ -216,3 +224,57 @@ def test_any_bytes_are_an_address_or_none(data: bytes) -> None:
     again = socket_addresses.pack(family, where)
     assert again[:8] == data[:8] or family == AF_INET6
     assert socket_addresses.unpack(again) == (family, where)
+
+
+def extension(thread: Thread, handle: int, identifier: str) -> str:
+    guid, result = room(thread, uuid.UUID(identifier).bytes_le), room(thread, 8)
+    count = room(thread, 4)
+    assert call(thread, "WSAIoctl", handle, 0xC8000006, guid, 16, result, 8, count, 0, 0) == 0
+    engine = thread.engine
+    assert isinstance(engine, FakeEngine)
+    return next(name for name, address in engine.names.items() if address == thread.memory.u64(result))
+
+
+def completed(thread: Thread, port: int) -> tuple[int, int, int, int]:
+    entries, count = room(thread, 32), room(thread, 4)
+    assert call(thread, "GetQueuedCompletionStatusEx", port, entries, 1, count, 0xFFFF_FFFF, 0) == 1
+    key, overlapped, status, size = struct.unpack("<QQQI", thread.memory.read(entries, 28))
+    return key, overlapped, status, size
+
+
+def test_overlapped_operations_end_through_a_port(thread: Thread) -> None:
+    port = call(thread, "CreateIoCompletionPort", INVALID, 0, 0, 0)
+    server, number = listening(thread)
+    client, accepted = (call(thread, "WSASocketW", AF_INET, 1, 6, 0, 0, 1) for _ in range(2))
+    for key, handle in ((1, server), (2, client), (3, accepted)):
+        assert call(thread, "CreateIoCompletionPort", handle, port, key, 0) == port
+    blocks = [room(thread, 32) for _ in range(4)]
+    accept_ex = extension(thread, server, "b5367df1-cbac-11cf-95ca-00805f48a192")
+    connect_ex = extension(thread, client, "25a207b9-ddf3-4660-8ee9-76e58c74063e")
+    assert (accept_ex, connect_ex) == ("AcceptEx", "ConnectEx")
+    buffer = room(thread, 64)
+    assert call(thread, "AcceptEx", server, accepted, buffer, 0, 32, 32, 0, blocks[0]) == 0
+    assert thread.last_error == 997
+    assert call(thread, "bind", client, address(thread, 0), 16) == 0
+    connecting = call(thread, "ConnectEx", client, address(thread, number), 16, 0, 0, 0, blocks[1])
+    assert connecting or thread.last_error == 997
+    done = sorted(completed(thread, port) for _ in range(2))
+    assert done == [(1, blocks[0], 0, 0), (2, blocks[1], 0, 0)]
+    assert call(thread, "setsockopt", client, 0xFFFF, 0x7010, 0, 0) == 0
+    local, remote, sizes = room(thread, 8), room(thread, 8), [room(thread, 4), room(thread, 4)]
+    call(thread, "GetAcceptExSockaddrs", buffer, 0, 32, 32, local, sizes[0], remote, sizes[1])
+    assert thread.memory.read(thread.memory.u64(local) + 2, 2) == number.to_bytes(2, "big")
+    into, flags = room(thread, 16), room(thread, 4)
+    parts = room(thread, struct.pack("<I4xQ", 16, into))
+    assert call(thread, "WSARecv", accepted, parts, 1, 0, flags, blocks[2], 0) == ERROR
+    assert thread.last_error == 997
+    source = room(thread, struct.pack("<I4xQ", 5, room(thread, b"hello")))
+    assert call(thread, "WSASend", client, source, 1, 0, 0, blocks[3], 0) == 0
+    assert {completed(thread, port) for _ in range(2)} == {(2, blocks[3], 0, 5), (3, blocks[2], 0, 5)}
+    assert thread.memory.read(into, 5) == b"hello"
+    count = room(thread, 4)
+    assert call(thread, "WSAGetOverlappedResult", accepted, blocks[2], count, 0, flags) == 1
+    assert thread.memory.u32(count) == 5
+    assert call(thread, "WSARecv", accepted, parts, 1, 0, flags, blocks[2], 0) == ERROR
+    assert call(thread, "CancelIoEx", accepted, blocks[2]) == 1
+    assert completed(thread, port)[:2] == (3, blocks[2])

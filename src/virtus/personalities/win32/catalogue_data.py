@@ -156,8 +156,8 @@ GetModuleHandleExW GetModuleHandleW GetProcAddress LoadLibraryA LoadLibraryExA L
 RtlPcToFileHeader
 """,
     "moving": """
-CopyFileA CopyFileExW CopyFileW CreateHardLinkW CreateSymbolicLinkW DeleteFileA DeleteFileW MoveFileA MoveFileExA
-MoveFileExW MoveFileW
+CopyFileA CopyFileExW CopyFileW CreateHardLinkA CreateHardLinkW CreateSymbolicLinkW DeleteFileA DeleteFileW MoveFileA
+MoveFileExA MoveFileExW MoveFileW ReplaceFileW
 """,
     "name_resolution": """
 FreeAddrInfoW GetAddrInfoW GetHostNameW InetNtopW InetPtonW freeaddrinfo getaddrinfo gethostbyname gethostname
@@ -248,9 +248,12 @@ ShellExecuteA ShellExecuteW StrStrIW
 CreateToolhelp32Snapshot Module32FirstW Module32NextW Process32First Process32FirstW Process32Next Process32NextW
 Thread32First Thread32Next
 """,
+    "socket_overlapped": """
+AcceptEx ConnectEx DisconnectEx GetAcceptExSockaddrs WSAGetOverlappedResult
+""",
     "socket_transfer": """
-WSACloseEvent WSACreateEvent WSAEnumNetworkEvents WSAEventSelect WSAGetOverlappedResult WSAPoll WSARecv WSARecvFrom
-WSAResetEvent WSASend WSASendTo WSASetEvent WSAWaitForMultipleEvents __WSAFDIsSet recv recvfrom select send sendto
+WSACloseEvent WSACreateEvent WSAEnumNetworkEvents WSAEventSelect WSAPoll WSARecv WSARecvFrom WSAResetEvent WSASend
+WSASendTo WSASetEvent WSAWaitForMultipleEvents __WSAFDIsSet recv recvfrom select send sendto
 """,
     "string_functions": """
 CharLowerA CharLowerBuffA CharLowerBuffW CharLowerW CharNextA CharNextExA CharNextW CharPrevA CharPrevExA CharPrevW
@@ -328,6 +331,6 @@ setsockopt shutdown socket
 DLLS: Final = """
 advapi32 api-ms-win-core-memory-l1-1-6 api-ms-win-core-realtime-l1-1-1 api-ms-win-core-synch-l1-2-0 api-ms-win-core-
 winrt-l1-1-0 api-ms-win-downlevel-shell32-l1-1-0 bcrypt bcryptprimitives combase crypt32 cryptbase dbghelp iphlpapi
-kernel32 kernelbase msvcrt normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder shlwapi
-ucrtbase user32 userenv version winmm ws2_32
+kernel32 kernelbase msvcrt mswsock normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder
+shlwapi ucrtbase user32 userenv version winmm ws2_32
 """

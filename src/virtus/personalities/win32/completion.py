@@ -28,6 +28,7 @@ STATUSES: Final = {
     errors.ERROR_ACCESS_DENIED: 0xC000_0022, errors.ERROR_INVALID_HANDLE: 0xC000_0008,
     errors.ERROR_DISK_FULL: 0xC000_007F, errors.ERROR_PIPE_LISTENING: 0xC000_00B3, errors.ERROR_IO_PENDING: 0x103,
     errors.ERROR_INVALID_PARAMETER: 0xC000_000D, errors.ERROR_LOCK_VIOLATION: 0xC000_0054,
+    10051: 0xC000_023C, 10053: 0xC000_0241, 10054: 0xC000_020D, 10060: 0xC000_00B5, 10061: 0xC000_0236,  # sockets'
 }  # fmt: skip
 """Statuses of the errors that reading and writing end with."""
 

@@ -3,7 +3,7 @@
 import errno
 import socket
 import struct
-from typing import Final
+from typing import Any, Final
 
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 23
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW = 1, 2, 3
@@ -88,11 +88,16 @@ def unpack(data: bytes) -> tuple[int, Address]:
     raise BadAddress(data[:28].hex())
 
 
-def pack(family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> bytes:
+def pack(family: int, address: tuple[Any, ...]) -> bytes:
     """A sockaddr of Windows' family and the host's address; an unnamed one is all zero."""
     if family == AF_INET:
-        host, port = address[:2] if address else ("0.0.0.0", 0)
+        host, port = _host_and_port(address, "0.0.0.0")
         return struct.pack("<H", AF_INET) + port.to_bytes(2, "big") + socket.inet_pton(socket.AF_INET, host) + bytes(8)
-    host, port, flow, scope = address if len(address) == 4 else (*address[:2], 0, 0)
+    host, port = _host_and_port(address, "::")
+    flow, scope = (int(number) for number in (*address[2:], 0, 0)[:2])
     head = struct.pack("<H", AF_INET6) + port.to_bytes(2, "big") + flow.to_bytes(4, "big")
     return head + socket.inet_pton(socket.AF_INET6, host.partition("%")[0]) + struct.pack("<I", scope)
+
+
+def _host_and_port(address: tuple[Any, ...], unnamed: str) -> tuple[str, int]:
+    return (str(address[0]), int(address[1])) if address else (unnamed, 0)

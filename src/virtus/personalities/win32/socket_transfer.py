@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any, Final
 
-from virtus.personalities.win32 import completion, socket_addresses, sockets
+from virtus.personalities.win32 import socket_addresses, socket_overlapped, sockets
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.socket_addresses import (
     SOCK_DGRAM,
@@ -124,26 +124,8 @@ def _buffers(thread: Thread, buffers: int, count: int) -> list[tuple[int, int]]:
     return [struct.unpack_from("<I4xQ", data, 16 * place) for place in range(count)]
 
 
-def _scatter(thread: Thread, buffers: list[tuple[int, int]], data: bytes) -> None:
-    for size, address in buffers:
-        thread.memory.write(address, data[:size])
-        data = data[size:]
-
-
-def _complete(thread: Thread, overlapped: int, count: int) -> None:
-    """Report what was done at once as an overlapped operation's completion."""
-    thread.memory.write(overlapped, struct.pack("<QQ", 0, count))
-    event = thread.process.handles.get(thread.memory.u64(overlapped + completion.EVENT_OFFSET) & ~1)
-    if isinstance(event, Event):
-        event.set()
-        thread.engine.wake()
-
-
-OVERLAPPED_NOTE: Final = "overlapped operations are done before the call returns, and reach no completion port"
-
-
 @api("int WSASend(SOCKET handle, LPVOID buffers, DWORD count, LPDWORD sent, DWORD flags, LPVOID overlapped,"
-     " FARPROC routine)", "ws2_32", note=OVERLAPPED_NOTE)  # fmt: skip
+     " FARPROC routine)", "ws2_32")  # fmt: skip
 @refusing()
 def wsa_send(
     thread: Thread, handle: int, buffers: int, count: int, sent: int, flags: int, overlapped: int, routine: int
@@ -153,15 +135,16 @@ def wsa_send(
     data = b"".join(
         thread.memory.read(address, min(size, LARGEST)) for size, address in _buffers(thread, buffers, count)
     )
+    if overlapped:
+        socket_overlapped.send(thread, found, data, _flags(flags), None, overlapped, routine, sent)
+        return
     number = _send(thread, found, data, flags)
     if sent:
         thread.memory.set_u32(sent, number)
-    if overlapped:
-        _complete(thread, overlapped, number)
 
 
 @api("int WSASendTo(SOCKET handle, LPVOID buffers, DWORD count, LPDWORD sent, DWORD flags, LPVOID address,"
-     " int address_size, LPVOID overlapped, FARPROC routine)", "ws2_32", note=OVERLAPPED_NOTE)  # fmt: skip
+     " int address_size, LPVOID overlapped, FARPROC routine)", "ws2_32")  # fmt: skip
 @refusing()
 def wsa_send_to(
     thread: Thread, handle: int, buffers: int, count: int, sent: int, flags: int, address: int, address_size: int,
@@ -171,15 +154,16 @@ def wsa_send_to(
     found = sockets.of(thread, handle)
     data = b"".join(thread.memory.read(place, min(size, LARGEST)) for size, place in _buffers(thread, buffers, count))
     target = address_at(thread, found, address, address_size) if address else None
+    if overlapped:
+        socket_overlapped.send(thread, found, data, _flags(flags), target, overlapped, routine, sent)
+        return
     number = _send(thread, found, data, flags, target)
     if sent:
         thread.memory.set_u32(sent, number)
-    if overlapped:
-        _complete(thread, overlapped, number)
 
 
 @api("int WSARecv(SOCKET handle, LPVOID buffers, DWORD count, LPDWORD received, LPDWORD flags, LPVOID overlapped,"
-     " FARPROC routine)", "ws2_32", note=OVERLAPPED_NOTE)  # fmt: skip
+     " FARPROC routine)", "ws2_32")  # fmt: skip
 def wsa_recv(
     thread: Thread, handle: int, buffers: int, count: int, received: int, flags: int, overlapped: int, routine: int
 ) -> int:
@@ -188,7 +172,7 @@ def wsa_recv(
 
 
 @api("int WSARecvFrom(SOCKET handle, LPVOID buffers, DWORD count, LPDWORD received, LPDWORD flags, LPVOID address,"
-     " int *address_size, LPVOID overlapped, FARPROC routine)", "ws2_32", note=OVERLAPPED_NOTE)  # fmt: skip
+     " int *address_size, LPVOID overlapped, FARPROC routine)", "ws2_32")  # fmt: skip
 @refusing()
 def wsa_recv_from(
     thread: Thread, handle: int, buffers: int, count: int, received: int, flags: int, address: int, address_size: int,
@@ -197,16 +181,19 @@ def wsa_recv_from(
     """Into several buffers, with the sender's address."""
     found = sockets.of(thread, handle)
     parts = _buffers(thread, buffers, count)
+    if overlapped:
+        host_flags = _flags(thread.memory.u32(flags) if flags else 0)
+        where = address, address_size
+        socket_overlapped.receive(thread, found, parts, host_flags, where, overlapped, routine, received)
+        return
     data, sender = _receive(thread, found, sum(size for size, _ in parts), thread.memory.u32(flags) if flags else 0)
-    _scatter(thread, parts, data)
+    socket_overlapped.scatter(thread, parts, data)
     if sender:
         give_address(thread, socket_addresses.pack(found.family, sender), address, address_size)
     if received:
         thread.memory.set_u32(received, len(data))
     if flags:
         thread.memory.set_u32(flags, 0)
-    if overlapped:
-        _complete(thread, overlapped, len(data))
 
 
 def _set(thread: Thread, address: int) -> list[int]:
@@ -393,13 +380,3 @@ def wsa_wait_for_multiple_events(
         step = time.monotonic_ns() + 10_000_000
         pause = step if deadline is None else min(step, deadline)
         thread.engine.wait(lambda: any(_network_events(one) for one in selected), pause)  # noqa: B023  # used at once
-
-
-@api("BOOL WSAGetOverlappedResult(SOCKET handle, LPVOID overlapped, LPDWORD count, BOOL wait, LPDWORD flags)", "ws2_32")
-@refusing(0)
-def wsa_get_overlapped_result(thread: Thread, handle: int, overlapped: int, count: int, wait: int, flags: int) -> int:
-    """What was done before the call returned."""
-    sockets.of(thread, handle)
-    thread.memory.set_u32(count, thread.memory.u64(overlapped + 8))
-    thread.memory.set_u32(flags, 0)
-    return 1

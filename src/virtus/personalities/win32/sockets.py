@@ -49,6 +49,15 @@ class Socket:
         self.event_mask = 0
         self.reported = 0
         self.connecting = False
+        # as of files that overlapped operations go on for: see `completion.py`
+        self.overlapped, self.skip_success = True, False
+        self.port: object | None = None
+        self.key = self.busy = 0
+
+    @property
+    def fd(self) -> int:
+        """The host's descriptor."""
+        return self.host.fileno()
 
     def ready(self, mask: int) -> int:
         """Which of POLLIN and POLLOUT, and POLLHUP and POLLERR, are there now."""

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import uuid
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
@@ -44,6 +45,13 @@ VERSION: Final = 0x0202
 FIONBIO, FIONREAD, SIOCATMARK = 0x8004_667E, 0x4004_667F, 0x4004_7307
 SIO_KEEPALIVE_VALS, SIO_UDP_CONNRESET, SIO_LOOPBACK_FAST_PATH = 0x9800_0004, 0x9800_000C, 0x9800_0010
 SIO_BASE_HANDLE: Final = 0x4800_0022
+SIO_GET_EXTENSION_FUNCTION_POINTER: Final = 0xC800_0006
+EXTENSIONS: Final = {
+    "25a207b9-ddf3-4660-8ee9-76e58c74063e": "ConnectEx", "b5367df1-cbac-11cf-95ca-00805f48a192": "AcceptEx",
+    "b5367df2-cbac-11cf-95ca-00805f48a192": "GetAcceptExSockaddrs",
+    "7fda2e11-8630-436f-a036-f31a6e3cb6a0": "DisconnectEx",
+}  # fmt: skip
+"""WSAID_* (mswsock.h)."""
 WSA_FLAG_NO_HANDLE_INHERIT: Final = 0x80
 SHUTDOWNS: Final = {0: socket.SHUT_RD, 1: socket.SHUT_WR, 2: socket.SHUT_RDWR}
 LONGEST_ADDRESS: Final = 128
@@ -281,8 +289,7 @@ def ioctlsocket(thread: Thread, handle: int, command: int, argument: int) -> Non
 
 
 @api("int WSAIoctl(SOCKET handle, DWORD command, LPVOID input, DWORD input_size, LPVOID output, DWORD output_size,"
-     " LPDWORD count, LPVOID overlapped, FARPROC routine)", "ws2_32",
-     note="without the extension functions (AcceptEx, ConnectEx)")  # fmt: skip
+     " LPDWORD count, LPVOID overlapped, FARPROC routine)", "ws2_32")  # fmt: skip
 @refusing()
 def wsa_ioctl(
     thread: Thread, handle: int, command: int, input: int, input_size: int, output: int, output_size: int, count: int,
@@ -302,10 +309,18 @@ def wsa_ioctl(
         _control(thread, found, command, input)
     elif command == SIO_BASE_HANDLE and output_size >= 8:
         thread.memory.set_u64(output, handle)
+    elif command == SIO_GET_EXTENSION_FUNCTION_POINTER and input_size >= 16 and output_size >= 8:
+        name = EXTENSIONS.get(str(uuid.UUID(bytes_le=thread.memory.read(input, 16))))
+        address = thread.engine.resolve("mswsock", name) if name else None
+        if not address:
+            raise SocketError(WSAEINVAL)
+        thread.memory.set_u64(output, address)
     elif command not in (SIO_UDP_CONNRESET, SIO_LOOPBACK_FAST_PATH):
         raise SocketError(WSAEOPNOTSUPP)
     if count:
-        thread.memory.set_u32(count, 0 if command not in (FIONREAD, SIO_BASE_HANDLE) else 4)
+        thread.memory.set_u32(
+            count, {FIONREAD: 4, SIO_BASE_HANDLE: 8, SIO_GET_EXTENSION_FUNCTION_POINTER: 8}.get(command, 0)
+        )
 
 
 @api("int setsockopt(SOCKET handle, int level, int name, LPCVOID value, int size)", "ws2_32")
