@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from virtus.errors import MachineBroken, VirtusError
-from virtus.personalities.win32 import catalogue, crash, exceptions, marshalling, startup
+from virtus.personalities.win32 import catalogue, console_control, crash, exceptions, marshalling, startup, threads
 from virtus.personalities.win32.guest import AccessViolation
-from virtus.personalities.win32.process import Process, ProcessEnd
+from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.personalities.win32.table import Function
 from virtus.techniques import windows_meter, windows_process
 from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row, ThreadEnd
@@ -23,6 +23,16 @@ def is_plain(function: Function) -> bool:
     """Whether all its arguments are integers, and their number is known: then a call needs no marshalling."""
     floating = function.result.floating or any(parameter.type.floating for parameter in function.parameters)
     return not floating and not function.variadic
+
+
+def guest_thread(process: Process, body: Callable[[Thread], None]) -> None:
+    """Run something on a guest thread of its own."""
+
+    def run(thread: Thread) -> int:
+        body(thread)
+        return 0
+
+    threads.new_thread(process, 0, run)
 
 
 def run(program: str, arguments: list[str], trace: Callable[[str], object] | None = None) -> None:
@@ -110,6 +120,7 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
     thread = threading.Thread(target=first_thread, daemon=True)
     thread.start()
     threading.stack_size(before or HOST_STACK)
+    console_control.listen(process, lambda body: guest_thread(process, body))
     thread.join()  # here, the host's signals are served meanwhile
     while True:
         threading.Event().wait()  # the first thread has ended, others go on
