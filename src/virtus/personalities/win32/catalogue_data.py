@@ -56,8 +56,9 @@ PeekMessageW SendMessageTimeoutW SymFromAddr SymGetLineFromAddr64 SymGetOptions 
 VerQueryValueW
 """,
     "directories": """
-CreateDirectoryA CreateDirectoryW FindClose FindFirstFileA FindFirstFileExW FindFirstFileW FindNextFileA FindNextFileW
-GetCurrentDirectoryA GetCurrentDirectoryW RemoveDirectoryA RemoveDirectoryW SetCurrentDirectoryA SetCurrentDirectoryW
+CreateDirectoryA CreateDirectoryW FindClose FindFirstFileA FindFirstFileExA FindFirstFileExW FindFirstFileW
+FindNextFileA FindNextFileW GetCurrentDirectoryA GetCurrentDirectoryW RemoveDirectoryA RemoveDirectoryW
+SetCurrentDirectoryA SetCurrentDirectoryW
 """,
     "environment": """
 ExpandEnvironmentStringsA ExpandEnvironmentStringsW FreeEnvironmentStringsA FreeEnvironmentStringsW GetCommandLineA
@@ -175,8 +176,9 @@ RtlUTF8ToUnicodeN RtlUnicodeToUTF8N RtlUniform RtlUpcaseUnicodeChar RtlWaitOnAdd
 RtlWakeAddressSingle _vsnprintf
 """,
     "nt_files": """
-NtCreateFile NtCreateNamedPipeFile NtDeleteFile NtFlushBuffersFile NtOpenFile NtQueryAttributesFile
-NtQueryDirectoryFile NtQueryDirectoryFileEx NtQueryFullAttributesFile NtQueryInformationFile NtSetInformationFile
+NtCreateFile NtCreateNamedPipeFile NtDeleteFile NtDeviceIoControlFile NtFlushBuffersFile NtOpenFile
+NtQueryAttributesFile NtQueryDirectoryFile NtQueryDirectoryFileEx NtQueryFullAttributesFile NtQueryInformationFile
+NtSetInformationFile
 """,
     "nt_volumes": """
 DeviceIoControl NtFsControlFile NtQueryVolumeInformationFile
@@ -187,8 +189,8 @@ InitOnceBeginInitialize InitOnceComplete InitOnceExecuteOnce InitOnceInitialize
     "path_functions": """
 AreFileApisANSI GetDiskFreeSpaceExW GetDiskFreeSpaceW GetDriveTypeW GetFullPathNameA GetFullPathNameW
 GetLogicalDriveStringsW GetLogicalDrives GetLongPathNameW GetShortPathNameW GetTempFileNameW GetTempPath2W
-GetTempPathA GetTempPathW GetVolumeInformationW GetVolumePathNameW NeedCurrentDirectoryForExePathW SearchPathA
-SearchPathW SetFileApisToANSI SetFileApisToOEM
+GetTempPathA GetTempPathW GetVolumeInformationByHandleW GetVolumeInformationW GetVolumePathNameW
+NeedCurrentDirectoryForExePathW SearchPathA SearchPathW SetFileApisToANSI SetFileApisToOEM
 """,
     "pipes": """
 ConnectNamedPipe CreateNamedPipeA CreateNamedPipeW CreatePipe DisconnectNamedPipe GetNamedPipeClientProcessId

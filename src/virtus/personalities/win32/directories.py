@@ -84,6 +84,13 @@ def find_first_file_ex_w(thread: Thread, name: int, level: int, data: int, kind:
     return _first(thread, WIDE, name, data)
 
 
+@api("HANDLE FindFirstFileExA(LPCSTR name, DWORD level, LPVOID data, DWORD kind, LPVOID filter, DWORD flags)",
+     "kernel32", "kernelbase")  # fmt: skip
+def find_first_file_ex_a(thread: Thread, name: int, level: int, data: int, kind: int, filter: int, flags: int) -> int:
+    """The same; what the flags ask for is given anyway."""
+    return _first(thread, ANSI, name, data)
+
+
 def _next(thread: Thread, text: Text, handle: int, data: int) -> int:
     search: Any = thread.process.handles.get(handle)
     if not isinstance(search, Search):

@@ -175,6 +175,9 @@ def _create(
     return _opened(thread, result, block, handle, (OVERWRITTEN if replaced else OPENED) if there else CREATED)
 
 
+STATUS_INVALID_DEVICE_REQUEST: Final = -0x3FFFFFF0
+
+
 @api("NTSTATUS NtCreateFile(HANDLE *file, ACCESS_MASK access, LPVOID attributes, LPVOID block, LARGE_INTEGER *size,"
      " ULONG bits, ULONG share, ULONG disposition, ULONG options, LPVOID extended, ULONG extended_size)", "ntdll",
      note=files.SHARING_NOTE)  # fmt: skip
@@ -390,3 +393,14 @@ def nt_flush_buffers_file(thread: Thread, file: int, block: int) -> int:
         except OSError as error:
             return status_of(errors.of_errno(error.errno or 0))
     return _finish(thread, block, 0)
+
+
+@api("NTSTATUS NtDeviceIoControlFile(HANDLE file, HANDLE event, LPVOID routine, LPVOID context, LPVOID block,"
+     " ULONG code, LPVOID input, ULONG input_size, LPVOID output, ULONG output_size)", "ntdll",
+     note="no device has requests of its own")  # fmt: skip
+def nt_device_io_control_file(
+    thread: Thread, file: int, event: int, routine: int, context: int, block: int, code: int, input: int,
+    input_size: int, output: int, output_size: int,
+) -> int:  # fmt: skip
+    """Refuse."""
+    return STATUS_INVALID_DEVICE_REQUEST

@@ -152,6 +152,16 @@ def get_volume_information_w(
     return 1
 
 
+@api("BOOL GetVolumeInformationByHandleW(HANDLE file, LPWSTR name, DWORD name_size, DWORD* serial, DWORD* longest,"
+     " DWORD* flags, LPWSTR system, DWORD system_size)", "kernel32", "kernelbase")  # fmt: skip
+def get_volume_information_by_handle_w(
+    thread: Thread, file: int, name: int, name_size: int, serial: int, longest: int, flags: int, system: int,
+    system_size: int,
+) -> int:  # fmt: skip
+    """The same of the volume that a file is on."""
+    return get_volume_information_w(thread, 0, name, name_size, serial, longest, flags, system, system_size)
+
+
 @api("BOOL GetVolumePathNameW(LPCWSTR name, LPWSTR buffer, DWORD size)", "kernel32", "kernelbase")
 def get_volume_path_name_w(thread: Thread, name: int, buffer: int, size: int) -> int:
     """The root of the drive."""
