@@ -18,7 +18,7 @@ RINGS: Final = 2
 class CodePage:
     """The copy of one page frame. Offsets are within the page."""
 
-    __slots__ = ("copy", "covered", "frame", "heads", "numeric", "sites", "tail", "tail_at")
+    __slots__ = ("copy", "covered", "frame", "heads", "numeric", "patched", "sites", "tail", "tail_at")
 
     def __init__(self, frame: int, copy: memoryview) -> None:
         self.frame, self.copy = frame, copy
@@ -29,6 +29,8 @@ class CodePage:
         """Where instructions begin that must not run: breakpoints."""
         self.numeric: dict[int, int] = {}
         """Where floating-point and vector instructions begin, with their first bytes: breakpoints until `open`."""
+        self.patched: set[int] = set()
+        """Where sensitive instructions begin that a patch does."""
         self.tail: CodePage | None = None
         """The page that the last instruction here ends in, which begins at `tail_at`."""
         self.tail_at = 0

@@ -151,7 +151,8 @@ class Patches:
         ended = False
         for instruction in covered:
             at = start + len(fragment)
-            sensitive = instruction.ip & PAGE - 1 in page.sites
+            offset = instruction.ip & PAGE - 1
+            sensitive = offset in page.sites or offset in page.patched
             self._places.append(Place(at, instruction.ip32, False))
             if sensitive:
                 fragment += self._translated(instruction, at)
@@ -172,7 +173,9 @@ class Patches:
         offset = eip & PAGE - 1
         page.copy[offset : offset + JUMP] = b"\xe9" + struct.pack("<i", _signed(start - eip - JUMP))
         for instruction in covered:
-            page.sites.discard(instruction.ip & PAGE - 1)
+            if instruction.ip & PAGE - 1 in page.sites:
+                page.sites.discard(instruction.ip & PAGE - 1)
+                page.patched.add(instruction.ip & PAGE - 1)
             if instruction.ip32 != eip:
                 self.interior[instruction.ip32] = page
         self.made += 1
@@ -183,7 +186,7 @@ class Patches:
         found: list[Instruction] = []
         length = 0
         decoder = Decoder(32, code, ip=eip)
-        while length < JUMP:
+        while length < JUMP or eip + length in self.interior:
             instruction = decoder.decode()
             at = instruction.ip32
             if (
@@ -197,7 +200,7 @@ class Patches:
                 return []
             length += instruction.len
             found.append(instruction)
-            if at & PAGE - 1 in page.sites:
+            if at & PAGE - 1 in page.sites or at & PAGE - 1 in page.patched:
                 if not patchable(instruction):
                     return []
             elif instruction.flow_control != FlowControl.NEXT:
@@ -206,7 +209,7 @@ class Patches:
                     or instruction.is_jmp_short_or_near
                     or (instruction.mnemonic == Mnemonic.RET and instruction.op_count == 0)
                 )
-                if length < JUMP or not movable:
+                if length < JUMP or not movable or eip + length in self.interior:
                     return []
         return found
 

@@ -107,10 +107,9 @@ class Shadow:
         for number in range(code, code + (size >> FRAME_SHIFT) - 1):
             space.note(number, Shadowed(-1, self._code_protection, False, 0, number), flushable=False)
 
-    def reserve_is_free(self) -> bool:
-        """Whether the guest has still nothing where the monitor's own pages are."""
-        tables = {self.reserved.start >> 10, self.code_page(self._spaces.supervisor, self.reserved.start << 12) >> 10}
-        return not self._in_the_way(tables)
+    def is_free(self, base: int) -> bool:
+        """Whether the guest has still nothing where the monitor's own pages are, or are to be."""
+        return not self._in_the_way({base >> 22, self.code_page(self._spaces.supervisor, base) >> 10})
 
     def move_code(self, space: AddressSpace, page: int | None = None) -> None:
         """Find a bias where the guest has nothing, for all code there is and that at a page; all code is unmapped."""

@@ -196,7 +196,7 @@ class Monitor:
 
     def _show_patches(self, space: AddressSpace) -> bool:
         """Map cells and fragments into the supervisor's child; where the guest has taken the place, all patches go."""
-        if not self.shadow.reserve_is_free():
+        if not self.shadow.is_free(self.patches.base):
             self.unpatch()
             return False
         self.shadow.reserve(space, self.patches.base, self.codes.extra_at, AREA)
