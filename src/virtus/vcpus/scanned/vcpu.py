@@ -8,15 +8,15 @@ from collections import Counter
 from time import perf_counter_ns
 from typing import Final, Protocol
 
-from iced_x86 import CpuidFeature, Instruction, InstructionInfoFactory, OpAccess, Register
+from iced_x86 import CpuidFeature, Decoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register
 
 from virtus.exits import Exit, Reason
 from virtus.host.protection_keys import can_hide_code
 from virtus.vcpus.placement import Placement
 from virtus.vcpus.scanned import delivery, faults
 from virtus.vcpus.scanned.breakpoints import CodePages
-from virtus.vcpus.scanned.cpu_state import MASK32, CpuState
-from virtus.vcpus.scanned.evaluator import Evaluator
+from virtus.vcpus.scanned.cpu_state import MASK32, TF, CpuState
+from virtus.vcpus.scanned.evaluator import SINGLE_STEP, Evaluator
 from virtus.vcpus.scanned.faults import GuestFault, IoNeeded, NotEvaluated, TripleFault
 from virtus.vcpus.scanned.memory_access import PhysicalSpace
 from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
@@ -29,6 +29,7 @@ from virtus.vcpus.scanned.vmm import Monitor, Stop
 SLICE: Final = 200_000
 """Instructions emulated between two looks around."""
 STI: Final = 0xFB
+NAMES: Final = {value: name for name, value in vars(Mnemonic).items() if isinstance(value, int)}
 _WRITES: Final = {OpAccess.WRITE, OpAccess.READ_WRITE, OpAccess.COND_WRITE, OpAccess.READ_COND_WRITE}
 
 
@@ -86,8 +87,10 @@ class ScannedVcpu:
         self._input_size = 0  # of an IN that was emulated and waits for its result
         self._evaluate = False  # the instruction at EIP is the evaluator's
         self._address = 0
-        self.hits: Counter[str] = Counter()
-        """Evaluated instructions by mnemonic, as `--meter` shows them."""
+        self.faults: Counter[str] = Counter()
+        """Exceptions delivered, by name."""
+        self.trapped: Counter[int] = Counter()
+        """Breakpoints hit, by linear address."""
         self.evaluated = 0
         self.emulated_ns = 0
 
@@ -120,6 +123,8 @@ class ScannedVcpu:
         self._complete()
         state = self.state
         while True:
+            if self._ended:
+                return self._leave(Reason.ENDED)
             if self._kicked:
                 self._kicked = False
                 return self._leave(Reason.EVENT)
@@ -133,12 +138,13 @@ class ScannedVcpu:
                 continue
             if state.halted:
                 return self._leave(Reason.HALT)
-            if state.interrupt_shadow or self._at_site():
+            if state.interrupt_shadow or state.eflags & TF or self._at_site():  # single steps are the evaluator's
                 self._evaluate = True
                 continue
             if self.monitor.can_run():
                 stop = self.monitor.run()
                 if stop is Stop.EVALUATE:
+                    self.trapped[state.eip] += 1
                     self._evaluate = not self.monitor.count_trap(state.eip)
                     continue
                 if stop is Stop.FAULT:
@@ -169,6 +175,18 @@ class ScannedVcpu:
         elif self._replay.wanted is not None:
             self._replay.answer(self._exit.value)
 
+    def hits(self) -> Counter[str]:
+        """Breakpoints hit by the mnemonic of the instruction that is there now."""
+        found: Counter[str] = Counter()
+        for linear, count in self.trapped.items():
+            physical = self.monitor.shadow.peek(linear, user=False)
+            if physical is None:
+                found["no longer there"] += count
+                continue
+            decoded = Decoder(32, bytes(self._space.memory.bytes[physical : physical + 15])).decode()
+            found[NAMES[decoded.mnemonic]] += count
+        return found
+
     # evaluation
 
     def _evaluate_one(self) -> bool:
@@ -196,7 +214,7 @@ class ScannedVcpu:
         return not self._ended
 
     def _fault(self, fault: GuestFault) -> None:
-        self.hits[faults.NAMES.get(fault.vector, str(fault.vector))] += 1
+        self.faults[faults.NAMES.get(fault.vector, str(fault.vector))] += 1
         try:
             delivery.deliver_fault(self.evaluator.execution, fault)
         except TripleFault:
@@ -274,6 +292,9 @@ class ScannedVcpu:
             self._evaluate = True
         elif why is Why.WINDOW:
             self._evaluate = self._after_sti()
+        elif why is Why.TRAP:
+            self.state.debug[6] |= SINGLE_STEP
+            self._fault(GuestFault(faults.DB))
         elif why in (Why.BUDGET, Why.KICKED):
             self._leave(Reason.EVENT)
             return False
