@@ -143,12 +143,13 @@ def test_the_technique_that_fits() -> None:
     assert technique_for(identify(Path(sys.executable).resolve())) == "seccomp"
     assert technique_for(classify(HERE, elf(243), 100)) == "emulation"
     assert technique_for(classify(HERE, kernel(), len(kernel()))) == "paravirt"
+    assert technique_for(classify(HERE, pe(0x8664), 0x100)) == "api-wrapper"
     deck = b"      ORIGIN CNTRL 325\n"
     assert technique_for(classify(Path("payroll.7070"), deck, len(deck))) == "emulation"
     for head, needed in (
         (elf(183), "AArch64"),
         (elf(243, bits=1), "32-bit"),
-        (pe(0x8664), "api-wrapper"),
+        (pe(0x14C), "Windows program for i386"),
     ):
         with pytest.raises(GuestNotRunnable, match=needed):
             technique_for(classify(HERE, head, len(head)))

@@ -79,6 +79,7 @@ Examples:
 @click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
 @click.option("--translate-only", is_flag=True, help="Of a program for another processor: translate it, for later.")
 @click.option("--trace", metavar="[=FILE]", help="Likewise: show each instruction and call, or write it to =FILE.")
+@click.option("--explain", is_flag=True, help="Run nothing: say what GUEST is, what it needs, and what is missing.")
 @click.option("--gdb", metavar="PORT", help="Likewise: wait for GDB on this port of 127.0.0.1, or at a path with a /.")
 @click.option("--memory", default="256M", metavar="SIZE", help="Of a kernel: its memory; default: 256M.")
 @click.option("--cpus", default=1, type=click.IntRange(1), metavar="N", help="Of a kernel: its processors.")
@@ -99,6 +100,7 @@ def command(
     meter_json: Path | None,
     translate_only: bool,
     trace: str | None,
+    explain: bool,
     gdb: str | None,
     memory: str,
     cpus: int,
@@ -121,6 +123,12 @@ def command(
     from virtus.techniques import choose
 
     guest = choose.guest_of(spec)
+    if explain:
+        from virtus.techniques import explaining
+
+        lines, status = explaining.explain(guest, technique)
+        click.echo("\n".join(lines))
+        return status
     if choose.is_system(guest):
         from virtus.machine.machine_spec import MachineSpec, parse_disk, parse_memory
 

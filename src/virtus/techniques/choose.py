@@ -70,5 +70,7 @@ def technique_for(guest: Guest) -> str:
         return needed
     if fits and guest.kind is Kind.PE and "api-emulation" in registry.names():
         return "api-emulation"
+    if guest.kind is Kind.PE and guest.machine != HOST:
+        raise GuestNotRunnable(doing, what, "those for x86-64 run here; wine may run it, with its 32-bit half")
     remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
     raise GuestNotRunnable(doing, what, remedy)

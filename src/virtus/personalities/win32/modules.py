@@ -85,6 +85,30 @@ class Module:
         return self.base + self.image.entry if self.image is not None and self.image.entry else 0
 
 
+def real_name(name: str) -> str:
+    """What a library's name means: in lower case, with ".dll", an API set replaced by who implements it."""
+    name = os.path.basename(name.replace("\\", "/")).lower()
+    if "." not in name:
+        name += ".dll"
+    if name.startswith("api-ms-win-crt-"):
+        return "ucrtbase.dll"
+    if name.startswith(("api-ms-", "ext-ms-")):
+        return "kernelbase.dll"
+    return name
+
+
+def obstacle(image: pe.Image) -> tuple[str, str]:
+    """Why a program cannot be run at all, and what runs it; "" for nothing."""
+    if image.is_managed:
+        return "a program for .NET", "Wine with Mono, or .NET for Linux, runs it"
+    if image.is_dll:
+        return "a library, no program", ""
+    if image.subsystem != pe.SUBSYSTEM_CONSOLE:
+        what = "a program with windows" if image.subsystem == pe.SUBSYSTEM_GUI else "no program for a console"
+        return what, "wine runs programs with windows on a desktop; only those for a console run here"
+    return "", ""
+
+
 class Modules:
     """All modules of one process.
 
@@ -120,14 +144,14 @@ class Modules:
 
     def loaded(self, name: str) -> Module | None:
         """A module that is there already, by its name with or without ".dll", or by its path."""
-        return self._by_name.get(self._real(name))
+        return self._by_name.get(real_name(name))
 
     def load(self, name: str) -> Module | None:
         """A library by name or host path, loaded if it is not there; None where there is none.
 
         Its code for the start is not run: see `starting`. Raises GuestNotRunnable for one that is damaged.
         """
-        real = self._real(name)
+        real = real_name(name)
         found = self._by_name.get(real)
         if found is not None:
             return found
@@ -173,10 +197,12 @@ class Modules:
         except OSError as error:
             raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
         image = pe.parse(data, os.path.basename(path))
-        if image.is_managed:
-            raise GuestNotRunnable(
-                f"running {path}", "a program for .NET", "Wine with Mono, or .NET for Linux, runs it"
-            )
+        if not self.order and not self._by_name:  # the first one is the program
+            found, remedy = obstacle(image)
+            if found:
+                raise GuestNotRunnable(f"running {path}", found, remedy)
+        elif image.is_managed:
+            raise GuestNotRunnable(f"loading {path}", "a library for .NET")
         base = self._place(image)
         module = Module(os.path.basename(path).lower(), path, base, -(-image.size // PAGE) * PAGE, image)
         self._relocate(image, base)
@@ -245,17 +271,6 @@ class Modules:
             extent = max(section.size, section.file_size)
             if extent:
                 self._memory.protect(base + section.address, extent, section.rights)
-
-    def _real(self, name: str) -> str:
-        """What a name means: in lower case, with ".dll", an API set replaced by who implements it."""
-        name = os.path.basename(name.replace("\\", "/")).lower()
-        if "." not in name:
-            name += ".dll"
-        if name.startswith("api-ms-win-crt-"):
-            return "ucrtbase.dll"
-        if name.startswith(("api-ms-", "ext-ms-")):
-            return "kernelbase.dll"
-        return name
 
     def _find(self, name: str) -> str:
         if self.directory:
