@@ -1,4 +1,4 @@
-"""A guest that goes through the processor's modes tells the same under QEMU, the evaluator, and Unicorn with both.
+"""A guest that goes through the processor's modes tells the same under QEMU, the evaluator, both vCPUs.
 
 Faults and their codes, gates between privilege levels, port maps, paging, tasks, double faults, virtual-8086 mode,
 SYSENTER, single steps: tests/prescan/guests/modes.s.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from virtus.errors import HostLacks
 from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.emulated_x86 import library
@@ -19,6 +20,7 @@ from virtus.vcpus.scanned.emulated_vcpu import EmulatedVcpu
 from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.faults import GuestFault
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace
+from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 SOURCE = Path(__file__).parent / "guests" / "modes.s"
 LOAD, ENTRY, MEMORY = 0x100000, 0x100020, 8 << 20
@@ -104,22 +106,28 @@ def test_the_evaluator_tells_what_qemu_tells(guest: Path, evaluated: bytes, tmp_
     assert told.read_bytes().split(b">") == evaluated.split(b">")
 
 
-def test_the_emulated_vcpu_tells_the_same(guest: Path, evaluated: bytes) -> None:
+@pytest.mark.parametrize("kind", [EmulatedVcpu, ScannedVcpu])
+def test_vcpus_tell_the_same(kind: type[EmulatedVcpu] | type[ScannedVcpu], guest: Path, evaluated: bytes) -> None:
     if library.find() is None:
         pytest.skip("the package unicorn is not installed")
     ram, told = GuestMemory(MEMORY, "test"), Told()
     ram.bytes[LOAD : LOAD + guest.stat().st_size] = guest.read_bytes()
-    vcpu = EmulatedVcpu(PhysicalSpace(ram))
+    try:
+        vcpu = kind(PhysicalSpace(ram))
+    except HostLacks as lacking:
+        pytest.skip(str(lacking))
     start(vcpu.state)
-    for _ in range(MOST):
-        exit = vcpu.run()
-        assert exit.reason in (Reason.PORT_IO, Reason.EVENT), vcpu.state.describe()
-        if exit.reason is Reason.PORT_IO and exit.write:
-            told.write(exit.number, exit.size, exit.value)
-        else:
-            exit.value = told.read(exit.number, exit.size)
-        if told.ended:
-            break
-    vcpu.close()
-    ram.close()
+    try:
+        for _ in range(MOST):
+            exit = vcpu.run()
+            assert exit.reason in (Reason.PORT_IO, Reason.EVENT), vcpu.state.describe()
+            if exit.reason is Reason.PORT_IO and exit.write:
+                told.write(exit.number, exit.size, exit.value)
+            else:
+                exit.value = told.read(exit.number, exit.size)
+            if told.ended:
+                break
+    finally:
+        vcpu.close()
+        ram.close()
     assert bytes(told.text).split(b">") == evaluated.split(b">")
