@@ -102,7 +102,30 @@ def source() -> str:
     return "\n".join(lines)
 
 
+def document() -> str:
+    """The list of what is supported, for docs/windows-functions.md."""
+    load_all()
+    by_dll: dict[str, list[Function]] = {}
+    for function in FUNCTIONS.values():
+        by_dll.setdefault(function.dlls[0], []).append(function)
+    lines = [
+        "# Functions of Windows",
+        "",
+        f"All {len(FUNCTIONS)} that are there, under both techniques, by the library",
+    ]
+    lines += ["that is named first; made by `python -m virtus.personalities.win32.catalogue`."]
+    for dll, functions in sorted(by_dll.items()):
+        lines += ["", f"## {dll}.dll: {len(functions)}", "", "| function | weaker than Windows' |", "|---|---|"]
+        lines += [f"| {row.name} | {row.note} |" for row in sorted(functions, key=lambda row: row.name)]
+    return "\n".join([*lines, ""])
+
+
 if __name__ == "__main__":
-    text = source()
-    with open(os.path.join(os.path.dirname(__file__), "catalogue_data.py"), "w", encoding="utf-8") as stream:
-        stream.write(text)
+    own = os.path.dirname(os.path.abspath(__file__))
+    documents = os.path.join(own, *[os.pardir] * 4, "docs")
+    written = {os.path.join(own, "catalogue_data.py"): source()}
+    if os.path.isdir(documents):  # not where virtus is installed
+        written[os.path.join(documents, "windows-functions.md")] = document()
+    for path, content in written.items():
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(content)
