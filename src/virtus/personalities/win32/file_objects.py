@@ -69,6 +69,10 @@ class File:
         """A file stays as it is."""
         return None
 
+    def prepare(self) -> int:
+        """Whatever must come before data is waited for; 0 or Windows' error."""
+        return 0
+
     def receive(self, size: int, offset: int | None) -> bytes | int:
         """Up to `size` bytes, or Windows' error. `offset` None: from where the file stands."""
         kind = self.kind
@@ -145,7 +149,10 @@ def error_of(error: OSError, *, write: bool) -> int:
 
 def read(thread: Thread, file: File, size: int, offset: int | None) -> bytes | int:
     """Up to `size` bytes, waiting for the first; or Windows' error."""
-    if file.kind != TYPE_DISK:
+    error = file.prepare()
+    if error:
+        return error
+    if file.kind != TYPE_DISK and not file.rest:
         until_ready(thread, file, write=False)
     return file.receive(min(size, MOST_AT_ONCE), offset)
 

@@ -32,7 +32,10 @@ def reading(thread: Thread, file: File, buffer: int, size: int, offset: int | No
     """An attempt to read: bytes and error, or None where it would have to wait."""
 
     def attempt() -> tuple[int, int] | None:
-        if file.kind != TYPE_DISK and not file_objects.ready(file.fd, write=False):
+        error = file.prepare()
+        if error:
+            return 0, error
+        if file.kind != TYPE_DISK and not file.rest and not file_objects.ready(file.fd, write=False):
             return None
         data = file.receive(min(size, MOST_AT_ONCE), offset)
         if isinstance(data, int):
@@ -57,6 +60,9 @@ def writing(file: File, data: bytes, offset: int | None) -> Attempt:
         if file.kind == TYPE_DISK:
             error = file.send(data, offset)
             return (0, error) if error else (len(data), 0)
+        error = file.prepare()
+        if error:
+            return 0, error
         while done < len(data) or not data:
             if not file_objects.ready(file.fd, write=True):
                 return None

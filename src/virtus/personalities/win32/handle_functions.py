@@ -28,6 +28,10 @@ def close(thread: Thread, handle: int) -> bool:
     found = thread.process.handles.get(handle)
     if found is None or not thread.process.handles.close(handle):
         return False
+    if getattr(found, "busy", 0) and found.handles <= 1:
+        from virtus.personalities.win32 import completion  # there already, where an operation goes on
+
+        completion.cancel(thread.process, found)
     closed = getattr(found, "closed", None)
     if closed is not None:
         closed()

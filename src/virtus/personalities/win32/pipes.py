@@ -58,11 +58,13 @@ class NamedPipe(File):
         """FILE_TYPE_PIPE."""
         return TYPE_PIPE
 
+    def prepare(self) -> int:
+        """Take the client that has come."""
+        error = accept(self)
+        return 0 if error == errors.ERROR_PIPE_CONNECTED else error
+
     def receive(self, size: int, offset: int | None) -> bytes | int:
         """Of a message what fits; its rest stays."""
-        error = accept(self)
-        if error not in (0, errors.ERROR_PIPE_CONNECTED):
-            return error
         if self.rest:
             data, self.rest = self.rest[:size], self.rest[size:]
             return data
@@ -79,10 +81,8 @@ class NamedPipe(File):
 
     def send(self, data: bytes, offset: int | None) -> int:
         """A whole message."""
-        error = accept(self)
-        if error not in (0, errors.ERROR_PIPE_CONNECTED):
-            return error
-        return super().send(data, offset)
+        error = self.prepare()
+        return error or super().send(data, offset)
 
     def closed(self) -> None:
         """With its last handle the end goes, and an instance that waited for a client waits no more."""
@@ -156,7 +156,8 @@ def accept(end: NamedPipe) -> int:
     if end.connected:
         return errors.ERROR_PIPE_CONNECTED
     try:
-        connection, _ = socket.socket(fileno=os.dup(end.fd)).accept()
+        with socket.socket(fileno=os.dup(end.fd)) as listening:
+            connection, _ = listening.accept()
     except BlockingIOError:
         return errors.ERROR_PIPE_LISTENING
     except OSError:
@@ -179,10 +180,10 @@ def connect(thread: Thread, name: str, access: int, *, overlapped: bool, inherit
             try:
                 client.connect(names.address(name))
             except OSError as error:
-                if error.errno == errno.EPROTOTYPE:
+                if error.errno == errno.ECONNREFUSED:  # a socket of the other kind may have the name
                     continue
-                busy = error.errno == errno.EAGAIN or name.upper() in names.servers
-                return thread.fail(errors.ERROR_PIPE_BUSY if busy else errors.ERROR_FILE_NOT_FOUND, INVALID)
+                full = error.errno == errno.EAGAIN
+                return thread.fail(errors.ERROR_PIPE_BUSY if full else errors.of_errno(error.errno or 0), INVALID)
             fd = client.detach()
             os.set_blocking(fd, True)
             messages = kind == socket.SOCK_SEQPACKET
@@ -190,7 +191,8 @@ def connect(thread: Thread, name: str, access: int, *, overlapped: bool, inherit
             thread.last_error = errors.ERROR_SUCCESS
             thread.engine.wake()
             return file_objects.add(thread, end, inheritable=inheritable)
-    return thread.fail(errors.ERROR_FILE_NOT_FOUND, INVALID)
+    busy = name.upper() in names.servers
+    return thread.fail(errors.ERROR_PIPE_BUSY if busy else errors.ERROR_FILE_NOT_FOUND, INVALID)
 
 
 def create(thread: Thread, name: str, mode: int, pipe_mode: int, limit: int, *, inheritable: bool) -> int:
