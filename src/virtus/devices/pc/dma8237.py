@@ -1,4 +1,4 @@
-"""The DMA controllers (Intel 8237A data sheet) with the page registers of a PC: channels 0 to 3 of 8 bits, the rest of 16.
+"""The DMA controllers (Intel 8237A data sheet) with the page registers of a PC: channels of 8 and of 16 bits.
 
 Only single transfers that a device asks for, which is how floppy drives use them; no memory to memory.
 """
