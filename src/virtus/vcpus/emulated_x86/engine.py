@@ -118,7 +118,9 @@ class EmulatedX86:
         self._closed = False
         self._ticks = threading.Thread(target=self._tick, daemon=True)
         self._start_registers()
-        self.turns.adopt(GuestThread(self._unicorn.new_context()))
+        first = GuestThread(self._unicorn.new_context())
+        first.begun = True
+        self.turns.adopt(first)
         self._ticks.start()
 
     # What the personality asks for -----------------------------------------------------------------------------------
@@ -221,7 +223,6 @@ class EmulatedX86:
                 self._unicorn.free_context(thread.context)
 
         thread = GuestThread(self._unicorn.new_context())
-        self._unicorn.save(thread.context)  # something to restore at its first turn
         self.turns.start(thread, run, HOST_STACK)
 
     def wait(self, ready: Callable[[], bool], deadline_ns: int | None) -> bool:
@@ -359,7 +360,9 @@ class EmulatedX86:
         self._load(CpuContext([0] * 17 + [FLAGS_AT_START], bytes(256), MXCSR_AT_START))
 
     def _enter(self, thread: GuestThread) -> None:
-        self._unicorn.restore(thread.context)
+        if thread.begun:
+            self._unicorn.restore(thread.context)
+        thread.begun = True  # at its first turn a thread sets its registers itself
 
     def _emit(self, code: bytes) -> int:
         """Place code for the guest; it may not write there itself."""

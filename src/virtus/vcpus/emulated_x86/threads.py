@@ -25,6 +25,7 @@ class GuestThread:
         self.ready: Callable[[], bool] | None = None  # None: it could run
         self.deadline: int | None = None
         self.satisfied = False
+        self.begun = False
         self.teb = 0
         self.low = self.high = 0  # of the guest's stack
         self.calls: list[tuple[int, int, Any]] = []

@@ -1,0 +1,138 @@
+"""A Windows program on the emulated processor: engine `vcpus/emulated_x86` and personality `win32`, joined here."""
+
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from virtus.errors import MachineBroken, VirtusError
+from virtus.personalities.win32 import catalogue, console_control, crash, exceptions, marshalling, startup, threads
+from virtus.personalities.win32.guest import AccessViolation
+from virtus.personalities.win32.process import Process, ProcessEnd, Thread
+from virtus.techniques import windows_meter, windows_process
+from virtus.vcpus.emulated_x86.callbacks import MEMORY_FETCH, MEMORY_WRITE
+from virtus.vcpus.emulated_x86.engine import CpuContext, CpuFault, EmulatedX86, Entry, ThreadEnd
+
+MAIN_STACK: Final = 8 << 20
+"""Of the host thread that the program's first thread is: our own frames only."""
+FAST_FAIL: Final = 0x29
+"""The vector of __fastfail (Microsoft: __fastfail): the end, and nobody is asked."""
+READ_ACCESS, WRITE_ACCESS, FETCH_ACCESS = 0, 1, 8
+"""What an access violation's first parameter says (Microsoft: EXCEPTION_RECORD)."""
+
+
+class Emulated:
+    """One program. `trace` is told of its calls, all of which then reach us."""
+
+    def __init__(self, program: str, arguments: list[str], trace: Callable[[str], object] | None) -> None:
+        self._program, self._arguments, self._trace = program, arguments, trace
+        self._meter = windows_meter.from_environment()
+        self._ready = threading.Event()
+        self.process: Process
+
+    def run(self) -> None:
+        """Run it; the host's signals are served meanwhile. Does not return."""
+        before = threading.stack_size(MAIN_STACK)
+        threading.Thread(target=self._first_thread, daemon=True).start()
+        threading.stack_size(before)
+        self._ready.wait()
+        console_control.listen(self.process, self._new_thread)
+        while True:
+            threading.Event().wait()  # the process ends with an exit of its own
+
+    def _new_thread(self, body: Callable[[Thread], None]) -> None:
+        def run(thread: Thread) -> int:
+            body(thread)
+            return 0
+
+        threads.new_thread(self.process, 0, run)
+
+    def _first_thread(self) -> None:
+        try:
+            engine = self._engine = EmulatedX86(
+                lambda address, write: AccessViolation(address, write=write), self._lookup, self._fault, self._ended,
+                self._failed, every_call=self._trace is not None or self._meter is not None,
+            )  # fmt: skip
+            process = self.process = Process(engine)
+            if self._meter is not None:
+                process.at_exit.append(self._meter.write)
+            self._ready.set()
+            features = startup.EMULATED_FEATURES
+            main = startup.prepare(process, self._program, self._arguments, os.environ, features, self._missing)
+            assert main.image is not None
+            engine.make_stack(main.image.stack_reserve)
+            startup.adopt(process, engine.stack())
+            self._ended(startup.run(process, main))
+        except ThreadEnd:
+            engine.turns.end()  # others go on; the last one ends the process
+            if engine.turns.count == 0:
+                self._ended(0)
+        except BaseException as error:
+            self._failed(error)
+
+    def _lookup(self, dll: str, name: str) -> Entry | None:
+        """A function of ours, its module imported when it is first called."""
+        if not catalogue.exists(name):
+            return None
+        made: list[Entry] = []
+
+        def call(frame: int) -> int:
+            if not made:
+                made.append(self._make(name))
+            try:
+                return made[0](frame)
+            except AccessViolation as bad:
+                parameters = int(bad.write), bad.address
+                exceptions.raise_here(self.process.current, crash.STATUS_ACCESS_VIOLATION, 0, parameters)
+                raise AssertionError from bad
+
+        return call
+
+    def _make(self, name: str) -> Entry:
+        function = catalogue.find(name)
+        if function is None:
+            raise MachineBroken(f"calling {name}", "the catalogue of functions has it, and no module")
+        call: Entry = marshalling.entry(function, self._engine.memory, lambda: self.process.current, self._engine)
+        if self._meter is not None:
+            call = self._meter.counted(name, call)
+        if self._trace is not None:
+            call = marshalling.traced(function, self._engine.memory, call, self._trace)
+        return call
+
+    def _fault(self, fault: CpuFault, context: CpuContext) -> CpuContext:
+        code = crash.code(fault.vector)
+        if fault.vector == FAST_FAIL:
+            crash.tell(crash.exception_words(self.process, code, (), context.general))
+            raise ProcessEnd(code)
+        access = {MEMORY_WRITE: WRITE_ACCESS, MEMORY_FETCH: FETCH_ACCESS}.get(fault.kind, READ_ACCESS)
+        parameters = (access, fault.page) if fault.vector < 0 else ()
+        exceptions.dispatch(self.process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
+
+    def _missing(self, dll: str, name: str) -> int:
+        def called(frame: int) -> int:
+            crash.tell(crash.unimplemented(self.process, dll, name, frame))
+            windows_process.end(self.process, windows_process.UNIMPLEMENTED_STATUS)
+            raise AssertionError
+
+        return self._engine.entry_point(called)
+
+    def _ended(self, status: int) -> None:
+        windows_process.end(self.process, status)
+
+    def _failed(self, error: BaseException) -> None:
+        """A guest thread has ended otherwise than by its return or by ExitThread: so does the process."""
+        try:
+            if isinstance(error, ProcessEnd):
+                self._ended(error.status)
+            if isinstance(error, VirtusError):
+                crash.tell(f"virtus: {error}\n")
+                os._exit(error.exit_status)
+            crash.tell("".join(traceback.format_exception(error)))  # a mistake of our own
+        finally:
+            os._exit(windows_process.BROKEN_STATUS)
+
+
+def run(program: str, arguments: list[str], trace: Callable[[str], object] | None = None) -> None:
+    """Run a program; `trace` is told of its calls. Does not return."""
+    Emulated(program, arguments, trace).run()
