@@ -180,9 +180,14 @@ def test_completion_ports(thread: Thread) -> None:
 def test_procedures_run_in_alertable_waits(thread: Thread) -> None:
     end = server(thread, mode=DUPLEX | OVERLAPPED)
     other = client(thread)
-    engine, called = thread.engine, []
+    engine, called = thread.engine, list[tuple[int, ...]]()
     assert isinstance(engine, FakeEngine)
-    routine = engine.function(lambda *words: called.append(words) or 0)
+
+    def told(*words: int) -> int:
+        called.append(words)
+        return 0
+
+    routine = engine.function(told)
     buffer, overlapped = room(thread, 8), overlap(thread)
     assert call(thread, "ReadFileEx", end, buffer, 8, overlapped, routine) and thread.last_error == 0
     assert write(thread, other, b"abc")

@@ -19,11 +19,9 @@ from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text, length, store
 
 CTRL_C, CTRL_BREAK, CTRL_CLOSE = 0, 1, 2
-EVENTS: Final = {signal.SIGINT: CTRL_C, signal.SIGQUIT: CTRL_BREAK, signal.SIGTERM: CTRL_CLOSE,
-                 signal.SIGHUP: CTRL_CLOSE}  # fmt: skip
+EVENTS: Final = {signal.SIGINT: CTRL_C, signal.SIGQUIT: CTRL_BREAK, signal.SIGHUP: CTRL_CLOSE}
 SIGNALS: Final = {CTRL_C: signal.SIGINT, CTRL_BREAK: signal.SIGQUIT}
 STATUS_CONTROL_C_EXIT: Final = 0xC000_013A
-HANDLER_STACK: Final = 1 << 18
 NO_CONSOLE_WINDOW: Final = 0
 
 
@@ -56,8 +54,12 @@ def listen(process: Process, new_thread: Callable[[Callable[[Thread], None]], No
     def watch() -> None:
         while received := os.read(reader, 1):
             event = EVENTS.get(signal.Signals(received[0]))
-            if event is not None and not (event == CTRL_C and control.ignores):
+            if event is None or (event == CTRL_C and control.ignores):
+                continue
+            if control.handlers:
                 new_thread(lambda thread, event=event: handle(thread, event))  # type: ignore[misc]  # bound at once
+            else:
+                process.engine.exit(STATUS_CONTROL_C_EXIT)
 
     threading.Thread(target=watch, daemon=True).start()
 
