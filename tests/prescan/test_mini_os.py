@@ -183,6 +183,18 @@ def test_patches_let_interrupts_in_and_keep_them_out(boot: Boot) -> None:
     assert machine.vcpu.monitor.patches.made
 
 
+def test_a_call_under_a_patch_returns_to_the_guest(boot: Boot) -> None:
+    machine = boot(
+        "mov $1000, %ecx; xor %ebx, %ebx; jmp 1f; 2: pop %eax; push %eax; inc %ebx; ret;"
+        "1: cli; call 2b; 3: dec %ecx; jnz 1b; sub $3b, %eax; outl %eax, $0xE9; mov %ebx, %eax; outl %eax, $0xE9",
+        END,
+    )
+    machine.run()
+    assert printed(machine)[:2] == [0, 1000]
+    assert machine.vcpu.monitor.patches.made
+    assert machine.vcpu.evaluated < 1000
+
+
 def test_a_fault_in_a_patch_shows_the_guests_own_eip(boot: Boot) -> None:
     """A patched PUSHF and the PUSH under its jump write to a stack that is not there."""
     for number, guilty in ((0, "pushf; mov %eax, %ebx; mov %eax, %ebx"), (1, "cli; push %eax; mov %eax, %ebx; nop")):

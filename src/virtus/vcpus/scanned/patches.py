@@ -15,8 +15,8 @@ from virtus.memory.guest_memory import PAGE
 from virtus.vcpus.scanned.breakpoints import INT3, CodePage, CodePages
 from virtus.vcpus.scanned.cpu_state import AF, CF, DF, FLAGS_DEFINED, IF, OF, PF, SF, ZF, CpuState
 
-HOT: Final = 24
-"""Traps after which a site is worth a patch."""
+HOT: Final = 32
+"""Traps after which a site is worth a patch; where that fails, twice as many, and so on."""
 AREA: Final = 64 * PAGE
 """The page of cells, and the fragments behind it."""
 JUMP: Final = 5  # E9 rel32
@@ -135,7 +135,7 @@ class Patches:
         """Count a trap; whether the site should be patched now."""
         count = self.hits.get(eip, 0) + 1
         self.hits[eip] = count
-        return count == HOT
+        return count >= HOT and count & count - 1 == 0
 
     def make(self, page: CodePage, eip: int, code: bytes, targets: set[int]) -> bool:
         """Patch the site at `eip` in a page, whose bytes from there on are `code`; False where it cannot be."""
@@ -156,6 +156,12 @@ class Patches:
             self._places.append(Place(at, instruction.ip32, False))
             if sensitive:
                 fragment += self._translated(instruction, at)
+            elif instruction.is_call_near:  # returns to the guest's own next instruction: push; jmp
+                back = instruction.ip32 + instruction.len
+                target = instruction.near_branch_target & 0xFFFF_FFFF
+                fragment += b"\x68" + struct.pack("<I", back)
+                fragment += b"\xe9" + struct.pack("<i", _signed(target - (at + 2 * JUMP)))
+                ended = True
             else:
                 encoder = Encoder(32)
                 if instruction.flow_control in _LAST and instruction.is_jcc_short_or_near | instruction.is_jmp_short:
@@ -179,6 +185,7 @@ class Patches:
             if instruction.ip32 != eip:
                 self.interior[instruction.ip32] = page
         self.made += 1
+        self.hits[eip] = 0
         return True
 
     def _cover(self, page: CodePage, eip: int, code: bytes, targets: set[int]) -> list[Instruction]:
@@ -207,6 +214,7 @@ class Patches:
                 movable = (
                     instruction.is_jcc_short_or_near
                     or instruction.is_jmp_short_or_near
+                    or instruction.is_call_near
                     or (instruction.mnemonic == Mnemonic.RET and instruction.op_count == 0)
                 )
                 if length < JUMP or not movable or eip + length in self.interior:
