@@ -66,3 +66,8 @@ def give_up(capabilities: frozenset[int]) -> None:
 def forbid_attaching() -> None:
     """Let nobody without CAP_SYS_PTRACE look into this process's memory (/proc/PID/mem, ptrace)."""
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_attaching() -> None:
+    """Take `forbid_attaching` back, for this process alone."""
+    _libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

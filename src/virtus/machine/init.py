@@ -26,11 +26,17 @@ def open_terminal() -> tuple[int, int]:
 
 
 def spawn(
-    argv: Sequence[str], environment: Mapping[str, str], cwd: str, slave: int, terminals: Sequence[int]
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    cwd: str,
+    slave: int,
+    terminals: Sequence[int],
+    body: Callable[[Sequence[str]], None] | None = None,
 ) -> tuple[int, int]:
     """Fork and execute the guest in a session of its own; its pid, and a descriptor that tells how exec failed.
 
-    `slave` becomes the controlling terminal and replaces the standard streams in `terminals`; -1 for none.
+    `slave` becomes the controlling terminal and replaces the standard streams in `terminals`; -1 for none. With `body`
+    nothing is executed: the guest is what `body` does with `argv`, until it ends its process.
     """
     told, tell = os.pipe()
     pid = os.fork()
@@ -51,6 +57,11 @@ def spawn(
                 with contextlib.suppress(OSError):  # the directory's own, closed by now
                     os.close(int(name))
         os.chdir(cwd)
+        if body is not None:
+            os.close(tell)
+            os.environ.clear()
+            os.environ.update(environment)
+            body(argv)
         os.execvpe(argv[0], list(argv), dict(environment))
     except OSError as error:
         os.write(tell, struct.pack("<i", error.errno or 0))

@@ -7,6 +7,7 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from virtus import errors
@@ -70,14 +71,16 @@ class Seccomp:
             return Availability(False, "no seccomp user notification", "Linux 5.0 or newer, outside other filters")
         return Availability(False, "no box can be built here", "see `virtus doctor`")
 
-    def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
-        """See Technique."""
+    def run(
+        self, spec: GuestSpec, *, meter: bool = False, body: Callable[[Sequence[str]], None] | None = None
+    ) -> Report:
+        """See Technique. With `body` the guest is a process of ours, which does that with the guest's words."""
         started = time.perf_counter()
         own = resource.getrusage(resource.RUSAGE_SELF)
         program = build_filter()
         streams = terminal.terminals_among()
         secret = int.from_bytes(os.urandom(8))
-        box = sandbox.start(spec, lambda inside: _first(inside, program, streams, secret), proc="real")
+        box = sandbox.start(spec, lambda inside: _first(inside, program, streams, secret, body), proc="real")
         watch = Watch(box)
         watch.start()
         try:
@@ -144,7 +147,13 @@ def _receive_descriptors(box: sandbox.SandboxProcess) -> tuple[int, int, int]:
     return descriptors[0], descriptors[1], descriptors[2] if message == b"t" else -1
 
 
-def _first(inside: sandbox.Inside, program: bytes, streams: list[int], secret: int) -> int:
+def _first(
+    inside: sandbox.Inside,
+    program: bytes,
+    streams: list[int],
+    secret: int,
+    body: Callable[[Sequence[str]], None] | None,
+) -> int:
     """PID 1: drop what the guest must not have, install the filter, start the guest and reap."""
 
     def end() -> None:
@@ -168,7 +177,7 @@ def _first(inside: sandbox.Inside, program: bytes, streams: list[int], secret: i
     environment = dict(os.environ) if spec.env is None else dict(spec.env)
     os.environ["PATH"] = environment.get("PATH", os.defpath)  # execvpe searches the guest's, not ours
     try:
-        guest, told = init.spawn(spec.argv, environment, inside.cwd, slave, streams)
+        guest, told = init.spawn(spec.argv, environment, inside.cwd, slave, streams, body)
         if slave >= 0:
             os.close(slave)
         init.started(told, spec.argv[0])

@@ -6,15 +6,17 @@ any other: its files are the overlay's, its calls are filtered, and it dies with
 
 import json
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import Kind
+from virtus.host import capabilities
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
 from virtus.techniques import choose
@@ -49,7 +51,7 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
             environment[METER] = f"{PLACE}/meter"
         command = [sys.executable, "-P", "-m", MODULE, engine, str(guest.path), *spec.argv[1:]]
         inside = replace(spec, argv=command, env=environment, volumes=volumes, extra={})
-        report = Seccomp().run(inside, meter=meter)
+        report = Seccomp().run(inside, meter=meter, body=_body() if engine == IN_PROCESS else None)
         counted = _counted(Path(outside, "meter")) if meter else {}
         if trace not in (None, "-", "yes"):
             _keep(Path(outside, "trace"), Path(trace))
@@ -57,6 +59,26 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     if calls:
         report = replace(report, exits={"API call": sum(calls.values())}, calls=calls)
     return replace(report, technique=name, details=counted.get("details", {}))
+
+
+def _body() -> Callable[[Sequence[str]], None]:
+    """The guest's process as a copy of this one, which has most of what it needs: an interpreter's start is saved.
+
+    In the box modules are still imported there, from the guest's root: the guest could change this process anyway.
+    """
+    from virtus.techniques import windows_inprocess, windows_process
+
+    assert windows_inprocess is not None  # imported already, for the guest
+    path, finders = list(sys.path), list(sys.meta_path)
+
+    def body(words: Sequence[str]) -> None:
+        sys.path[:], sys.meta_path[:] = path, finders
+        capabilities.allow_attaching()  # as after exec(2): its own /proc/self is its own
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_IGN)  # as every interpreter has it
+        windows_process.main(list(words[words.index(MODULE) + 1 :]))
+
+    return body
 
 
 def _counted(path: Path) -> dict[str, Any]:
