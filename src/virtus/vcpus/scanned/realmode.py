@@ -85,6 +85,7 @@ class EmulatedCpu:
         engine.hook_query(unicorn_engine.INS_SYSCALL, self._on_evaluated)
         engine.hook_interrupts(self._on_interrupt)
         self._tsc_offset = 0
+        self._read_undone = engine.reader(UNDONE)
         self._port: tuple[bool, int, int, int] | None = None
         self._before: tuple[int, ...] | None = None  # what a callback found in UNDONE
         self._vector = -1
@@ -188,7 +189,7 @@ class EmulatedCpu:
 
     def _on_evaluated(self) -> None:
         """Stop, and keep what the instruction changes."""
-        self._before = tuple(map(self._engine.read, UNDONE))
+        self._before = self._read_undone()
         self._engine.stop()
 
     def _on_interrupt(self, vector: int) -> None:

@@ -56,6 +56,8 @@ class Engine:
         self._read, self._write = locked.uc_reg_read, locked.uc_reg_write
         for access in (self._read, self._write):
             access.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+        self._read_batch = locked.uc_reg_read_batch
+        self._read_batch.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
         self._save, self._restore = locked.uc_context_save, locked.uc_context_restore
         for move in (self._save, self._restore):
             move.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
@@ -154,6 +156,21 @@ class Engine:
         """A register of 32 bits."""
         self._read(self._handle, register, self._buffer)
         return int.from_bytes(self._buffer.raw[:4], "little")
+
+    def reader(self, registers: tuple[int, ...]) -> Callable[[], tuple[int, ...]]:
+        """What reads several registers at once."""
+        count = len(registers)
+        layout = struct.Struct("<" + "I4x" * count)
+        values = ctypes.create_string_buffer(layout.size)
+        start = ctypes.addressof(values)
+        pointers = (ctypes.c_void_p * count)(*range(start, start + layout.size, 8))
+        names = (ctypes.c_int * count)(*registers)
+
+        def read() -> tuple[int, ...]:
+            self._read_batch(self._handle, names, pointers, count)
+            return layout.unpack_from(values)
+
+        return read
 
     def write(self, register: int, value: int) -> None:
         """Set one."""

@@ -35,6 +35,7 @@ FLAGS: Final = struct.Struct("<QQQQIiII")
 """eflags, cc_dst, cc_src, cc_src2, cc_op, df, hflags, hflags2; between two runs, all flags are in the first."""
 FLAGS_AT: Final = EIP_AT + 8
 SEGMENT: Final = struct.Struct("<I4xQII")
+ALL_SEGMENTS: Final = struct.Struct("<" + "I4xQII" * 10)
 SEGMENTS_AT: Final = FLAGS_AT + FLAGS.size
 LDT_AT: Final = SEGMENTS_AT + 6 * SEGMENT.size
 TR_AT, GDT_AT, IDT_AT = (LDT_AT + index * SEGMENT.size for index in (1, 2, 3))
@@ -55,6 +56,8 @@ CR0_MP_EM_TS: Final = 0xE
 ATTRIBUTES_SHIFT: Final = 8
 
 SENTINEL: Final = 0x5A5A_0000
+SYSENTER: Final = struct.Struct("<I4xQQ")
+"""sysenter_cs, sysenter_esp, sysenter_eip."""
 SYSENTER_NUMBERS: Final = (0x174, 0x175, 0x176)
 
 
@@ -66,7 +69,7 @@ class UnicornState:
         self._engine = engine
         self._view = engine.context
         self._find_layout()
-        self._sysenter = (-1, -1, -1)
+        self._segments = b""
         self._control = (-1, -1, -1)
 
     def _find_layout(self) -> None:
@@ -80,7 +83,11 @@ class UnicornState:
         engine.write(names.CR2, SENTINEL + 13)
         for index in (0, 1):
             engine.write(names.DR0 + index, SENTINEL + 16 + index)
+        for index, number in enumerate(SYSENTER_NUMBERS):
+            engine.write_model_register(number, SENTINEL + 0x20 + index)
         engine.save()
+        sysenter = SYSENTER.pack(*(SENTINEL & 0xFFFF | 0x20, SENTINEL + 0x21, SENTINEL + 0x22))
+        self._sysenter_at = bytes(self._view).find(sysenter)
         debug = bytes(self._view).find(struct.pack("<QQ", SENTINEL + 16, SENTINEL + 17))
         unpack = SEGMENT.unpack_from
         found = (
@@ -98,7 +105,11 @@ class UnicornState:
             (0xAC7 & STATUS_FLAGS, 0, CC_OP_EFLAGS, 1),
         )
         self._in_flight_at = debug + IN_FLIGHT
-        if found != wanted or debug < 0 or self._view[self._in_flight_at :][:4] != NONE_IN_FLIGHT:
+        if (
+            found != wanted
+            or min(debug, self._sysenter_at) < 0
+            or self._view[self._in_flight_at :][:4] != NONE_IN_FLIGHT
+        ):
             raise HostLacks(
                 "starting Unicorn", "this version keeps its processor in another way", "install unicorn 2.1"
             )
@@ -133,26 +144,19 @@ class UnicornState:
             hidden,
             HF2_GIF,
         )
-        at = SEGMENTS_AT
+        words: list[int] = []
         for segment in (*segments, state.ldtr, state.tr):
-            SEGMENT.pack_into(
-                view, at, segment.selector, segment.base, segment.limit, segment.attributes << ATTRIBUTES_SHIFT
-            )
-            at += SEGMENT.size
-        for table in (state.gdtr, state.idtr):
-            SEGMENT.pack_into(view, at, 0, table.base, table.limit, 0)
-            at += SEGMENT.size
+            words += segment.selector, segment.base, segment.limit, segment.attributes << ATTRIBUTES_SHIFT
+        gdtr, idtr = state.gdtr, state.idtr
+        self._segments = ALL_SEGMENTS.pack(*words, 0, gdtr.base, gdtr.limit, 0, 0, idtr.base, idtr.limit, 0)
+        view[SEGMENTS_AT:CONTROL_AT] = self._segments
         view[self._in_flight_at : self._in_flight_at + 4] = NONE_IN_FLIGHT
         CONTROL.pack_into(view, CONTROL_AT, state.cr0, 0, state.cr2, state.cr3, state.cr4)
+        SYSENTER.pack_into(view, self._sysenter_at, state.sysenter_cs, state.sysenter_esp, state.sysenter_eip)
         engine = self._engine
         engine.restore()
         if flush or self._control != (state.cr0, state.cr3, state.cr4):
             engine.write(names.CR3, state.cr3)  # QEMU flushes at every write
-        sysenter = state.sysenter_cs, state.sysenter_esp, state.sysenter_eip
-        if sysenter != self._sysenter:
-            for name, value in zip(SYSENTER_NUMBERS, sysenter, strict=True):
-                engine.write_model_register(name, value)
-            self._sysenter = sysenter
 
     def address_physically(self) -> None:
         """Until the next `put`, linear addresses are physical ones."""
@@ -171,20 +175,20 @@ class UnicornState:
         state.eip = struct.unpack_from("<Q", view, EIP_AT)[0] & 0xFFFF_FFFF
         flags = FLAGS.unpack_from(view, FLAGS_AT)
         state.eflags, state.cpl = flags[0] | FLAGS_FIXED, flags[6] & HF_CPL
-        at = SEGMENTS_AT
-        for segment in (*state.segments, state.ldtr, state.tr):
-            selector, base, limit, attributes = SEGMENT.unpack_from(view, at)
+        if view[SEGMENTS_AT:CONTROL_AT] != self._segments:
+            self._get_segments(state)
+        state.cr0, _, state.cr2, state.cr3, state.cr4 = CONTROL.unpack_from(view, CONTROL_AT)
+        self._control = state.cr0, state.cr3, state.cr4
+        state.sysenter_cs, state.sysenter_esp, state.sysenter_eip = SYSENTER.unpack_from(view, self._sysenter_at)
+
+    def _get_segments(self, state: CpuState) -> None:
+        words = ALL_SEGMENTS.unpack_from(self._view, SEGMENTS_AT)
+        for index, segment in enumerate((*state.segments, state.ldtr, state.tr)):
+            selector, base, limit, attributes = words[4 * index : 4 * index + 4]
             attributes = attributes >> ATTRIBUTES_SHIFT & ATTRIBUTES
             if (selector, base, limit, attributes) != segment.values():
                 segment.load(selector & 0xFFFF, base & 0xFFFF_FFFF, limit, attributes)
-            at += SEGMENT.size
-        for table in (state.gdtr, state.idtr):
-            _, table.base, table.limit, _ = SEGMENT.unpack_from(view, at)
-            at += SEGMENT.size
-        state.cr0, _, state.cr2, state.cr3, state.cr4 = CONTROL.unpack_from(view, CONTROL_AT)
-        self._control = state.cr0, state.cr3, state.cr4
-        code, stack, entry = (engine.read_model_register(name) & 0xFFFF_FFFF for name in SYSENTER_NUMBERS)
-        state.sysenter_cs, state.sysenter_esp, state.sysenter_eip = self._sysenter = code, stack, entry
+        _, state.gdtr.base, state.gdtr.limit, _, _, state.idtr.base, state.idtr.limit, _ = words[32:]
 
     def exception(self) -> tuple[int, bool]:
         """Of the exception that Unicorn came out with: the error code, and whether it is a software interrupt.
