@@ -73,6 +73,7 @@ def test_calls_both_ways(tmp_path: Path) -> None:
         "found 1 1",
         "error 1234",
         "float 2.500 0.333",
+        "time 1",
     ], done.stderr.decode()
     assert done.returncode == 42
 

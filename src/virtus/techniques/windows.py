@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -42,9 +43,9 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     if "gdb" in spec.extra or "translate" in spec.extra:
         raise UsageError(doing, f"{name} has neither --gdb nor --translate-only", "use --trace to see its calls")
     environment = dict(os.environ if spec.env is None else spec.env)
-    with tempfile.TemporaryDirectory(prefix="virtus-") as outside:
-        volumes: Sequence[Volume] = (*spec.volumes, Volume(Path(outside), PLACE))
-        trace = spec.extra.get("trace")
+    trace = spec.extra.get("trace")
+    with tempfile.TemporaryDirectory(prefix="virtus-") if meter or trace else nullcontext("") as outside:
+        volumes = [*spec.volumes, Volume(Path(outside), PLACE)] if outside else spec.volumes
         if trace is not None:
             environment[TRACE] = f"{PLACE}/trace" if trace not in ("-", "yes") else "-"
         if meter:

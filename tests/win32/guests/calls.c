@@ -71,5 +71,9 @@ int main(void) {
     SetLastError(1234);
     printf("error %lu\n", GetLastError());
     printf("float %.3f %.3f\n", strtod("2.5", NULL), 1.0 / 3);
+    volatile ULONGLONG *ticks = (volatile ULONGLONG *)0x7FFE0008; /* KUSER_SHARED_DATA.InterruptTime */
+    ULONGLONG before = *ticks;
+    Sleep(100);
+    printf("time %d\n", *ticks - before >= 500000 && *ticks - before < 50000000);
     return 42;
 }

@@ -6,11 +6,12 @@ Sources: Microsoft, winternl.h (TEB, PEB, RTL_USER_PROCESS_PARAMETERS) and ntddk
 
 import os
 import struct
+import threading
 import time
 from typing import Final
 
 from virtus.personalities.win32.file_time import from_unix_ns
-from virtus.personalities.win32.guest import Memory
+from virtus.personalities.win32.guest import AccessViolation, Memory
 
 READ, WRITE = 1, 2
 PAGE: Final = 4096
@@ -32,6 +33,8 @@ SHARED_DATA: Final = 0x7FFE0000
 SHARED_INTERRUPT_TIME, SHARED_SYSTEM_TIME, SHARED_ROOT, SHARED_BUILD = 0x08, 0x14, 0x30, 0x260
 SHARED_VERSION, SHARED_FEATURES, SHARED_TICKS, SHARED_PROCESSORS = 0x26C, 0x274, 0x320, 0x3C0
 SHARED_ARCHITECTURE, ARCHITECTURE_AMD64, PRODUCT_WORKSTATION = 0x26A, 9, 1
+TICK_S: Final = 1 / 64
+"""How often Windows brings them up to date (Microsoft: GetSystemTimeAdjustment, 15.625 ms)."""
 TICK_MULTIPLIER: Final = 0x0FA0_0000  # a tick is a millisecond
 ALWAYS_THERE: Final = (2, 3, 6, 8, 9, 10, 12, 13, 14, 17, 23, 25)
 """PF_*: compare-exchange, MMX, SSE, time stamps, NX, SSE2, SSE3, 16-byte exchange, fast fail: any x86-64 has them."""
@@ -112,6 +115,20 @@ def update_shared_data(memory: Memory) -> None:
         memory.write(SHARED_DATA + place + 8, struct.pack("<I", high))
         memory.write(SHARED_DATA + place, struct.pack("<II", value & 0xFFFF_FFFF, high))
     memory.set_u64(SHARED_DATA + SHARED_TICKS, now // 1_000_000)
+
+
+def keep_time(memory: Memory) -> None:
+    """Have the times of the shared page go on from now on, on a host thread of its own. (Go reads them, not a clock.)"""
+
+    def keep() -> None:
+        while True:
+            time.sleep(TICK_S)
+            try:
+                update_shared_data(memory)
+            except AccessViolation:
+                return  # the program has taken the page away
+
+    threading.Thread(target=keep, daemon=True).start()
 
 
 def make_tls(memory: Memory, teb: int, templates: list[tuple[int, int, int]]) -> None:

@@ -50,6 +50,7 @@ def prepare(
     """Load a program with its libraries and lay out what it reads of itself. Raises GuestNotRunnable."""
     memory = process.memory
     process_blocks.make_shared_data(memory, features)
+    process_blocks.keep_time(memory)
     process.modules = Modules(process.engine, missing, virtual_memory.regions(process))
     process.environment = windows_environment(host_environment)
     process.command_line = join([windows_path(program), *arguments])
