@@ -118,7 +118,7 @@ def update_shared_data(memory: Memory) -> None:
 
 
 def keep_time(memory: Memory) -> None:
-    """Have the times of the shared page go on from now on, on a host thread of its own. (Go reads them, not a clock.)"""
+    """Have the times of the shared page go on, by a host thread of its own. (Go reads them, and not a clock.)"""
 
     def keep() -> None:
         while True:
