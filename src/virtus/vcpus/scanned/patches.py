@@ -13,7 +13,7 @@ from iced_x86 import Decoder, Encoder, FlowControl, Instruction, Mnemonic, OpKin
 
 from virtus.memory.guest_memory import PAGE
 from virtus.vcpus.scanned.breakpoints import INT3, CodePage, CodePages
-from virtus.vcpus.scanned.cpu_state import AF, CF, DF, FLAGS_DEFINED, IF, OF, PF, SF, ZF, CpuState
+from virtus.vcpus.scanned.cpu_state import AF, CF, DF, FLAGS_DEFINED, IF, OF, PF, SF, TF, ZF, CpuState
 
 HOT: Final = 32
 """Traps after which a site is worth a patch; where that fails, twice as many, and so on."""
@@ -74,6 +74,7 @@ class Patches:
         self.hits: dict[int, int] = {}
         self.traps: dict[int, Trap] = {}
         self._places: list[Place] = []
+        self._boundaries: dict[int, int] = {}
         self.interior: dict[int, CodePage] = {}
         """Linear addresses of guest instructions that lie under a jump of ours."""
         self.made = 0
@@ -95,6 +96,7 @@ class Patches:
         self.made = 0
         self.traps.clear()
         self._places.clear()
+        self._boundaries.clear()
         self.interior.clear()
         self.hits.clear()
 
@@ -121,6 +123,14 @@ class Patches:
     def inside(self, eip: int) -> bool:
         """Whether this is in a fragment."""
         return self.made > 0 and self.base + PAGE <= eip < self.base + self._next
+
+    def boundary(self, eip: int) -> int | None:
+        """The guest's EIP where an address in a fragment is between two of its instructions."""
+        return self._boundaries.get(eip)
+
+    def hide_trap_flag(self) -> None:
+        """A fragment is single-stepped: the flags it has saved must not bring TF back."""
+        self._cells[STACK_AT - 4 >> 2] &= ~TF
 
     def roll_back(self, eip: int) -> int:
         """The guest's EIP for a fault inside a fragment; its registers are as they were before that instruction."""
@@ -154,6 +164,7 @@ class Patches:
             offset = instruction.ip & PAGE - 1
             sensitive = offset in page.sites or offset in page.patched
             self._places.append(Place(at, instruction.ip32, False))
+            self._boundaries[at] = instruction.ip32
             if sensitive:
                 fragment += self._translated(instruction, at)
             elif instruction.is_call_near:  # returns to the guest's own next instruction: push; jmp
@@ -173,6 +184,7 @@ class Patches:
         at = start + len(fragment)
         self._places.append(Place(at, back, False))
         if not ended:
+            self._boundaries[at] = back
             fragment += b"\xe9" + struct.pack("<i", _signed(back - at - JUMP))
         self._area[self._next : self._next + len(fragment)] = fragment
         self._next += len(fragment) + 15 & ~15

@@ -270,7 +270,7 @@ class Monitor:
                         return _ON
                 except GuestFault:
                     pass  # the evaluator finds it again, at the guest's own instruction
-        elif stopped in (signal.SIGUSR1, signal.SIGVTALRM):
+        elif stopped in (signal.SIGUSR1, signal.SIGVTALRM, signal.SIGTRAP):
             return self._finish_patch(space)
         state.eip = patches.roll_back(eip)
         return Stop.EVALUATE
@@ -280,11 +280,16 @@ class Monitor:
         state, child = self.state, space.child
         regs = child.regs
         for _ in range(MOST_STEPS):
+            between = self.patches.boundary(regs[r.RIP] & MASK32)
+            if between is not None:
+                state.eip = between
+                return Stop.TICK
             stopped = child.go(ptrace.PTRACE_SINGLESTEP)
             state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
             eip = regs[r.RIP] & MASK32
             state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
             self.patches.leave()
+            self.patches.hide_trap_flag()
             if stopped == signal.SIGTRAP and eip - 1 not in self.patches.traps:
                 if not self.patches.inside(eip):
                     state.eip = eip
