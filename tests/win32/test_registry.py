@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.win32.fake_engine import call, new_thread, room, wide
-from virtus.personalities.win32 import errors, hashes, random_bytes, registry_enumeration, security
+from virtus.personalities.win32 import accounts, errors, hashes, random_bytes, registry_enumeration, security
 from virtus.personalities.win32 import registry as _registry
 from virtus.personalities.win32 import security_identifiers as sids
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.registry_hive import BadRegistry, Key, parse, render
 
 CURRENT_USER, LOCAL_MACHINE = 0x8000_0001, 0x8000_0002
-MODULES = (hashes, random_bytes, registry_enumeration, security, _registry)
+MODULES = (accounts, hashes, random_bytes, registry_enumeration, security, _registry)
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\\\0\r\n[]"), min_size=1, max_size=6).filter(
     lambda name: name.strip() == name
 )
@@ -189,7 +189,7 @@ def test_the_users_token(thread: Thread) -> None:
 
 
 def test_the_descriptor_is_whole() -> None:
-    data = security.descriptor()
+    data = accounts.descriptor()
     owner, group, sacl, dacl = struct.unpack_from("<4I", data, 4)
     assert (sids.unpack(data[owner:]), sids.unpack(data[group:]), sacl) == (sids.USER, sids.NO_GROUP, 0)
     assert struct.unpack_from("<BBHHH", data, dacl) == (2, 0, 28, 1, 0)
