@@ -58,7 +58,7 @@ def test_importing_the_library_imports_only_what_is_asked_for() -> None:
     [
         (["run", "--", "no-such-command-anywhere"], 127, "no such command"),
         (["run", "--", "/"], 126, "a directory"),
-        (["run", "--with", "hvm", "--", "true"], 2, "not built yet"),
+        (["run", "--with", "hvm", "--", "true"], 2, "boots systems"),
         (["run", "--with", "nonsense", "--", "true"], 2, "choose one of seccomp"),
         (["run", "--net", "everything", "--", "true"], 2, "net"),
         (["nonsense"], 2, "nonsense"),
@@ -91,7 +91,7 @@ def test_what_is_public_can_be_had() -> None:
 def test_a_machine_is_made_only_for_a_guest_that_is_there() -> None:
     with pytest.raises(GuestNotFound):
         Machine(virtus.GuestSpec(["/no/such/guest"]))
-    with pytest.raises(UsageError, match="not built yet"):
+    with pytest.raises(UsageError, match="boots systems"):
         Machine(virtus.GuestSpec(["true"]), "hvm")
 
 

@@ -14,7 +14,7 @@ BELOW = {
     "host": set[str](),
     "isa": {"host"},
     "memory": {"host"},
-    "devices": {"host"},
+    "devices": {"memory", "host"},
     "guests": {"isa", "memory", "host"},
     "vcpus": {"isa", "memory", "devices", "host"},
     "personalities": {"guests", "isa", "memory", "devices", "host"},

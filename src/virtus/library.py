@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from virtus.errors import UsageError
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
-from virtus.techniques import choose, registry
+from virtus.techniques import choose
 
 if TYPE_CHECKING:
     from virtus.comparison.compare import Comparison
@@ -30,12 +30,12 @@ class Machine:
     """
 
     def __init__(self, spec: GuestSpec, technique: str | None = None) -> None:
-        fitting = choose.technique_for(choose.guest_of(spec))
+        fitting = choose.fitting(choose.guest_of(spec), technique)
         self.spec = spec
         self.state = State.CREATED
         self.report: Report | None = None
         """What the run cost; None before State.ENDED, and when the guest could not be started."""
-        self._technique = registry.get(technique or fitting)
+        self._technique = fitting
 
     @property
     def technique(self) -> str:

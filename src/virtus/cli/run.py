@@ -182,16 +182,16 @@ def boot(machine: "MachineSpec", technique: str) -> Report:
 
 def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -> Report:
     """Identify the guest, choose its technique unless one is given, and run it to its end."""
-    from virtus.techniques import choose, registry
+    from virtus.techniques import choose
 
     if spec.net not in ("none", "host"):
         raise UsageError("reading --net", f"{spec.net!r} is not for programs", "write none or host")
     guest = choose.guest_of(spec)
-    name = technique or choose.technique_for(guest)
-    unknown = sorted(set(spec.extra) - set(EXTRAS.get(name, ())))
+    fitting = choose.fitting(guest, technique)
+    unknown = sorted(set(spec.extra) - set(EXTRAS.get(fitting.name, ())))
     if unknown:
-        raise UsageError(f"running {spec.argv[0]}", f"{name} has no option for: {', '.join(unknown)}")
-    return registry.get(name).run(spec, meter=metered)
+        raise UsageError(f"running {spec.argv[0]}", f"{fitting.name} has no option for: {', '.join(unknown)}")
+    return fitting.run(spec, meter=metered)
 
 
 def make_spec(

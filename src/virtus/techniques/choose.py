@@ -7,6 +7,7 @@ from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import DEFAULT_PATH, Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
 from virtus.techniques import registry
+from virtus.techniques.base import Technique
 
 EMULATED: Final = {("RISC-V", 64)}
 """Processors whose Linux programs can be emulated, with the width of their words."""
@@ -47,6 +48,16 @@ def system_of(guest: Guest) -> str:
     if guest.kind is Kind.PE:
         return WINDOWS
     return guest.machine if technique == "emulation" else HOST
+
+
+def fitting(guest: Guest, technique: str | None) -> Technique:
+    """The technique of that name, or the one that fits; raises GuestNotRunnable, and UsageError for one that runs
+    systems where the guest is a program."""
+    found = registry.get(technique or technique_for(guest))
+    if hasattr(found, "boot") and not is_system(guest):
+        what = f"{found.name} boots systems, and {guest.path} is a program"
+        raise UsageError(f"running {guest.path}", what, "leave --with away, or choose another technique")
+    return found
 
 
 def technique_for(guest: Guest) -> str:
