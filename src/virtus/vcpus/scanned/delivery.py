@@ -125,8 +125,8 @@ def _gate(execution: Execution, vector: int, software: bool) -> Descriptor:
     if vector * 8 + 7 > state.idtr.limit:
         raise GuestFault(faults.GP, code)
     address = state.idtr.base + vector * 8 & MASK32
-    read = execution.memory.read_system
-    gate = Descriptor(read(address, 4), read(address + 4, 4), address)
+    both = execution.memory.read_system(address, 8)
+    gate = descriptors.descriptor(both & MASK32, both >> 32, address)
     if gate.system_type not in GATES or (software and gate.privilege < state.cpl):
         raise GuestFault(faults.GP, code)
     if not gate.present:

@@ -1,6 +1,7 @@
 """Segment descriptors, and loading segment registers from them (Intel SDM volume 3A, 3.4 and 5.4 to 5.6)."""
 
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
 from virtus.vcpus.scanned import faults
 from virtus.vcpus.scanned.cpu_state import (
@@ -38,74 +39,51 @@ TSS32, TSS32_BUSY, CALL_GATE32, INTERRUPT_GATE32, TRAP_GATE32 = 9, 0xB, 0xC, 0xE
 BUSY: Final = 2
 
 
-class Descriptor(NamedTuple):
-    """Eight bytes of a descriptor table, and where they are."""
+class Descriptor:
+    """Eight bytes of a descriptor table, taken apart, and where they are. Use `descriptor`, which keeps them."""
 
-    low: int
-    high: int
-    address: int
+    __slots__ = (
+        "address",
+        "attributes",
+        "base",
+        "gate_offset",
+        "gate_selector",
+        "high",
+        "is_accessible",
+        "is_code",
+        "is_conforming",
+        "is_data",
+        "limit",
+        "present",
+        "privilege",
+        "system_type",
+    )
 
-    @property
-    def base(self) -> int:
-        """The segment's linear base."""
-        return self.low >> 16 | (self.high & 0xFF) << 16 | self.high & 0xFF00_0000
-
-    @property
-    def limit(self) -> int:
+    def __init__(self, low: int, high: int, address: int) -> None:
+        self.high, self.address = high, address
+        self.base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF00_0000
+        limit = low & 0xFFFF | high & 0xF_0000
+        self.limit = limit << 12 | 0xFFF if high & GRANULAR << 8 else limit
         """The offset of the segment's last byte."""
-        limit = self.low & 0xFFFF | self.high & 0xF_0000
-        return limit << 12 | 0xFFF if self.high & GRANULAR << 8 else limit
-
-    @property
-    def attributes(self) -> int:
+        attributes = self.attributes = high >> 8 & ATTRIBUTES
         """As in Segment."""
-        return self.high >> 8 & ATTRIBUTES
-
-    @property
-    def privilege(self) -> int:
-        """DPL."""
-        return self.high >> 8 + DPL_SHIFT & 3
-
-    @property
-    def present(self) -> bool:
-        """P."""
-        return self.high & PRESENT << 8 != 0
-
-    @property
-    def is_code(self) -> bool:
-        """A code segment."""
-        return self.attributes & (CODE_OR_DATA | CODE) == CODE_OR_DATA | CODE
-
-    @property
-    def is_data(self) -> bool:
-        """A data segment."""
-        return self.attributes & (CODE_OR_DATA | CODE) == CODE_OR_DATA
-
-    @property
-    def is_conforming(self) -> bool:
+        self.privilege = (attributes & DPL) >> DPL_SHIFT
+        self.present = attributes & PRESENT != 0
+        self.is_code = attributes & (CODE_OR_DATA | CODE) == CODE_OR_DATA | CODE
+        self.is_data = attributes & (CODE_OR_DATA | CODE) == CODE_OR_DATA
+        self.is_conforming = attributes & DOWN_OR_CONFORMING != 0
         """Of a code segment: whether less privileged code may jump to it, and stays so."""
-        return self.attributes & DOWN_OR_CONFORMING != 0
-
-    @property
-    def is_accessible(self) -> bool:
+        self.is_accessible = attributes & WRITABLE_OR_READABLE != 0
         """Of code or data: readable code or writable data."""
-        return self.attributes & WRITABLE_OR_READABLE != 0
-
-    @property
-    def system_type(self) -> int:
+        self.system_type = -1 if attributes & CODE_OR_DATA else attributes & TYPE
         """The type of a system descriptor; -1 of code and data."""
-        return -1 if self.attributes & CODE_OR_DATA else self.attributes & TYPE
+        self.gate_selector = low >> 16
+        self.gate_offset = low & 0xFFFF | (high & 0xFFFF_0000 if self.system_type & 8 else 0)
+        """Where a gate leads in that segment; 16 bits of a 16-bit gate."""
 
-    @property
-    def gate_selector(self) -> int:
-        """Where a gate leads."""
-        return self.low >> 16
 
-    @property
-    def gate_offset(self) -> int:
-        """Where in that segment; 16 bits of a 16-bit gate."""
-        wide = self.system_type & 8
-        return self.low & 0xFFFF | (self.high & 0xFFFF_0000 if wide else 0)
+descriptor = lru_cache(maxsize=1024)(Descriptor)
+"""A Descriptor of its lower and upper half and its address."""
 
 
 def is_null(selector: int) -> bool:
@@ -122,20 +100,20 @@ def find(execution: Execution, selector: int, vector: int = faults.GP) -> Descri
     if not usable or index + 7 > table.limit:
         raise GuestFault(vector, selector & ERROR_SELECTOR)
     address = table.base + index & MASK32
-    read = execution.memory.read_system
-    return Descriptor(read(address, 4), read(address + 4, 4), address)
+    both = execution.memory.read_system(address, 8)
+    return descriptor(both & MASK32, both >> 32, address)
 
 
-def mark_accessed(execution: Execution, descriptor: Descriptor) -> None:
+def mark_accessed(execution: Execution, found: Descriptor) -> None:
     """Set the accessed bit in the table, where it is not."""
-    if not descriptor.attributes & ACCESSED:
-        execution.memory.write_system(descriptor.address + 4, 4, descriptor.high | ACCESSED << 8)
+    if not found.attributes & ACCESSED:
+        execution.memory.write_system(found.address + 4, 4, found.high | ACCESSED << 8)
 
 
-def put(execution: Execution, segment: Segment, selector: int, descriptor: Descriptor) -> None:
+def put(execution: Execution, segment: Segment, selector: int, found: Descriptor) -> None:
     """Load a segment register from a descriptor that was checked, and mark it accessed."""
-    mark_accessed(execution, descriptor)
-    segment.load(selector, descriptor.base, descriptor.limit, descriptor.attributes | ACCESSED)
+    mark_accessed(execution, found)
+    segment.load(selector, found.base, found.limit, found.attributes | ACCESSED)
 
 
 def load_unprotected(execution: Execution, number: int, selector: int) -> None:
@@ -152,27 +130,27 @@ def check_stack(execution: Execution, selector: int, privilege: int, vector: int
     code = selector & ERROR_SELECTOR
     if is_null(selector):
         raise GuestFault(vector, 0)
-    descriptor = find(execution, selector, vector)
-    fits = descriptor.is_data and descriptor.is_accessible
-    if not fits or selector & RPL != privilege or descriptor.privilege != privilege:
+    found = find(execution, selector, vector)
+    fits = found.is_data and found.is_accessible
+    if not fits or selector & RPL != privilege or found.privilege != privilege:
         raise GuestFault(vector, code)
-    if not descriptor.present:
+    if not found.present:
         raise GuestFault(faults.SS, code)
-    return descriptor
+    return found
 
 
 def check_data(execution: Execution, selector: int, vector: int = faults.GP) -> Descriptor:
     """The descriptor for DS, ES, FS or GS; raises GuestFault(vector) or #NP."""
     code = selector & ERROR_SELECTOR
-    descriptor = find(execution, selector, vector)
-    if not descriptor.is_data and not (descriptor.is_code and descriptor.is_accessible):
+    found = find(execution, selector, vector)
+    if not found.is_data and not (found.is_code and found.is_accessible):
         raise GuestFault(vector, code)
-    conforming = descriptor.is_code and descriptor.is_conforming
-    if not conforming and descriptor.privilege < max(selector & RPL, execution.state.cpl):
+    conforming = found.is_code and found.is_conforming
+    if not conforming and found.privilege < max(selector & RPL, execution.state.cpl):
         raise GuestFault(vector, code)
-    if not descriptor.present:
+    if not found.present:
         raise GuestFault(faults.NP, code)
-    return descriptor
+    return found
 
 
 def load(execution: Execution, number: int, selector: int) -> None:
@@ -188,9 +166,9 @@ def load(execution: Execution, number: int, selector: int) -> None:
         put(execution, segment, selector, check_data(execution, selector))
 
 
-def put_code(execution: Execution, selector: int, descriptor: Descriptor, privilege: int) -> None:
+def put_code(execution: Execution, selector: int, found: Descriptor, privilege: int) -> None:
     """Load CS from a descriptor that was checked, and with it the privilege level."""
-    put(execution, execution.segments[CS], selector & ~RPL | privilege, descriptor)
+    put(execution, execution.segments[CS], selector & ~RPL | privilege, found)
     execution.state.cpl = privilege
 
 

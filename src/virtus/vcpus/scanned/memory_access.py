@@ -188,6 +188,10 @@ class PagedMemory:
 
     def read_system(self, linear: int, size: int) -> int:
         """See LinearMemory."""
+        base = self._readable[False].get(linear >> 12)
+        if base is not None and (linear & OFFSET) + size <= PAGE:
+            value: int = _UNPACK[size](self._ram, base + (linear & OFFSET))[0]
+            return value
         return self._read(linear & MASK32, size, False)
 
     def read_to_change(self, linear: int, size: int) -> int:
