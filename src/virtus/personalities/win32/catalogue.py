@@ -1,6 +1,6 @@
 """Which module has which function, known without importing any: a program starts with the modules that it calls.
 
-`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module is newer than it, and
+`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module has changed since, and
 where it is wrong about a function, all modules are looked through; so an old one costs time and nothing else.
 """
 
@@ -14,17 +14,18 @@ from virtus.personalities.win32.table import FUNCTIONS, Function
 PACKAGE: Final = "virtus.personalities.win32"
 
 
-def _written() -> tuple[dict[str, str], frozenset[str]]:
-    """The module of each function, and the libraries; nothing where the catalogue has not been written yet."""
+def _written() -> tuple[dict[str, str], frozenset[str], dict[str, int]]:
+    """The module of each function, the libraries, and sizes; nothing where the catalogue has not been written yet."""
     try:
         from virtus.personalities.win32 import catalogue_data
     except ImportError:
-        return {}, frozenset()
+        return {}, frozenset(), {}
     modules = {name: module for module, names in catalogue_data.FUNCTIONS.items() for name in names.split()}
-    return modules, frozenset(catalogue_data.DLLS.split())
+    sizes = dict(word.split(":") for word in catalogue_data.SIZES.split())
+    return modules, frozenset(catalogue_data.DLLS.split()), {name: int(size) for name, size in sizes.items()}
 
 
-MODULES, DLLS = _written()
+MODULES, DLLS, SIZES = _written()
 _complete = False
 
 
@@ -39,16 +40,17 @@ def load_all() -> None:
         _complete = True
 
 
+def _sizes() -> dict[str, int]:
+    """Of the modules' files: cheaper to compare than what is in them."""
+    with os.scandir(os.path.dirname(__file__)) as entries:
+        files = [entry for entry in entries if entry.name.endswith(".py") and entry.name != "catalogue_data.py"]
+        return {entry.name.removesuffix(".py"): entry.stat().st_size for entry in files}
+
+
 @cache
 def is_current() -> bool:
-    """Whether no module has been written after the catalogue."""
-    written: dict[str, float] = {}
-    with os.scandir(os.path.dirname(__file__)) as entries:
-        for entry in entries:
-            if entry.name.endswith(".py"):
-                written[entry.name] = entry.stat().st_mtime
-    own = written.get("catalogue_data.py", 0)
-    return all(moment <= own for moment in written.values())
+    """Whether the modules have the sizes that they had when the catalogue was written."""
+    return _sizes() == SIZES
 
 
 def exists(name: str) -> bool:
@@ -98,7 +100,9 @@ def source() -> str:
     for module, names in sorted(by_module.items()):
         lines += [f'    "{module}": """', *textwrap.wrap(" ".join(names), 118), '""",']
     dlls = sorted({dll for function in FUNCTIONS.values() for dll in function.dlls})
-    lines += ["}", 'DLLS: Final = """', *textwrap.wrap(" ".join(dlls), 118), '"""', ""]
+    lines += ["}", 'DLLS: Final = """', *textwrap.wrap(" ".join(dlls), 118), '"""']
+    sizes = " ".join(f"{name}:{size}" for name, size in sorted(_sizes().items()))
+    lines += ['SIZES: Final = """', *textwrap.wrap(sizes, 118), '"""', ""]
     return "\n".join(lines)
 
 
