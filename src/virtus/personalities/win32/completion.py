@@ -111,11 +111,18 @@ def finish(thread: Thread, file: Any, request: Request, count: int, error: int, 
 
 
 def start(
-    thread: Thread, file: Any, request: Request, attempt: Callable[[], tuple[int, int] | None], *, write: bool
+    thread: Thread,
+    file: Any,
+    request: Request,
+    attempt: Callable[[], tuple[int, int] | None],
+    *,
+    write: bool,
+    fd: int = -1,
 ) -> int:
     """Begin an operation. `attempt` gives bytes and error when it could be done, None while it would have to wait.
 
-    Returns 0, or an error: ERROR_IO_PENDING for an operation that goes on; any other is not told elsewhere.
+    `fd` is the descriptor to wait for, where it is not the file's. Returns 0, or an error: ERROR_IO_PENDING for an
+    operation that goes on; any other is not told elsewhere.
     """
     event = thread.process.handles.get(request.event & ~1) if request.event else None
     if isinstance(event, Event):
@@ -138,7 +145,7 @@ def start(
         _end(operation, *outcome)
         return True
 
-    operation = Operation(thread, file, request, descriptors.Waiting(file.fd, write, later))
+    operation = Operation(thread, file, request, descriptors.Waiting(file.fd if fd < 0 else fd, write, later))
     with waiting.lock(thread.process):
         state.of(thread.process, Operations).pending.append(operation)
         file.busy += 1

@@ -116,6 +116,9 @@ class File:
                 (os.rmdir if os.path.isdir(self.path) and not os.path.islink(self.path) else os.unlink)(self.path)
             except OSError:
                 pass  # somebody else was faster, or it is not empty: Windows says nothing at this point either
+        stop = getattr(self.listing, "close", None)  # of a directory whose changes are watched
+        if stop is not None:
+            stop()
         if not self.standard:
             os.close(self.fd)
 
