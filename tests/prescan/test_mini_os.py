@@ -1,5 +1,6 @@
 """A small operating system under the monitor: paging, ring 3, demand paging, interrupts, patches, vector registers."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +181,31 @@ def test_patches_let_interrupts_in_and_keep_them_out(boot: Boot) -> None:
     machine.vcpu.interrupts = Timer(0.0003)
     machine.run()
     assert printed(machine)[0] == 0
+    assert machine.vcpu.monitor.patches.made
+
+
+def test_stops_inside_patches_are_not_seen_by_the_guest(boot: Boot) -> None:
+    """Kicks come at any instruction of the fragments, POPF with a change of AC among them."""
+    machine = boot(
+        "mov %esp, %ebp; mov $60000, %ecx; 1: pushf; pop %eax; mov %eax, %edx; cli; push %edx; popf; test %ecx, %ecx;"
+        "jz 2f; cmp %eax, %edx; jne 2f; cmp %esp, %ebp; jne 2f; dec %ecx; jmp 1b; 2: mov %ecx, %eax;"
+        "outl %eax, $0xE9; sub %esp, %ebp; mov %ebp, %eax; outl %eax, $0xE9",
+        END,
+    )
+    done = threading.Event()
+
+    def kick() -> None:
+        while not done.wait(0.0002):
+            machine.vcpu.kick()
+
+    kicker = threading.Thread(target=kick)
+    kicker.start()
+    try:
+        machine.run()
+    finally:
+        done.set()
+        kicker.join()
+    assert printed(machine)[:2] == [0, 0]
     assert machine.vcpu.monitor.patches.made
 
 

@@ -41,6 +41,9 @@ class AddressSpace:
         self.bias = 0
         """Code is mapped this far, in units of 256 MiB, above where the guest has it, and its segment's base makes up
         for it: so who reads code reads the guest's own bytes. 0 where execute-only pages hide the copies."""
+        self.flat = False
+        """Whether the guest is running in a flat code segment, in open pages (`open_pages.py`)."""
+        self.ticks, self.patience = 0, 1
         self.epoch = 0
         """Counts how often everything was unmapped, or code went elsewhere."""
         self.code_tables: set[int] = set()

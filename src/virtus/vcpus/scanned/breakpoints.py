@@ -18,7 +18,7 @@ RINGS: Final = 2
 class CodePage:
     """The copy of one page frame. Offsets are within the page."""
 
-    __slots__ = ("copy", "covered", "frame", "heads", "numeric", "patched", "sites", "tail", "tail_at")
+    __slots__ = ("copy", "covered", "frame", "hard", "heads", "numeric", "patched", "sites", "tail", "tail_at")
 
     def __init__(self, frame: int, copy: memoryview) -> None:
         self.frame, self.copy = frame, copy
@@ -27,6 +27,8 @@ class CodePage:
         """INTERIOR for every byte of a scanned instruction but START for its first."""
         self.sites: set[int] = set()
         """Where instructions begin that must not run: breakpoints."""
+        self.hard: set[int] = set()
+        """Those of `sites` that would not trap by themselves."""
         self.numeric: dict[int, int] = {}
         """Where floating-point and vector instructions begin, with their first bytes: breakpoints until `open`."""
         self.patched: set[int] = set()
@@ -41,8 +43,13 @@ class CodePage:
         """Whether an instruction that begins here was scanned."""
         return self.covered[offset] == START or offset in self.sites
 
-    def plant(self, offset: int, length: int) -> None:
-        """A breakpoint instead of an instruction; instructions that it lies within get one, too."""
+    def plant(self, offset: int, length: int, *, hard: bool = True) -> None:
+        """A breakpoint instead of an instruction; instructions that it lies within get one, too.
+
+        Without `hard` it only saves time: the instruction would trap by itself.
+        """
+        if hard:
+            self.hard.add(offset)
         covered = self.covered
         for before in range(max(offset - LONGEST + 1, 0), offset):
             if covered[before] == START and before not in self.sites:

@@ -13,7 +13,7 @@ from typing import Final
 from iced_x86 import CpuidFeature, Decoder, FlowControl, Instruction, Mnemonic, OpKind, Register
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
-from virtus.vcpus.scanned.breakpoints import LONGEST, SUPERVISOR, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import LONGEST, START, SUPERVISOR, CodePage, CodePages
 
 OFFSET: Final = PAGE - 1
 MASK32: Final = 0xFFFF_FFFF
@@ -32,14 +32,14 @@ _M = Mnemonic
 TRAPS_BY_ITSELF: Final = {
     _M.CLI, _M.STI, _M.IN, _M.OUT, _M.INSB, _M.INSW, _M.INSD, _M.OUTSB, _M.OUTSW, _M.OUTSD, _M.LGDT, _M.LIDT,
     _M.LLDT, _M.LTR, _M.LMSW, _M.INVLPG, _M.INVD, _M.WBINVD, _M.RDMSR, _M.WRMSR, _M.RDPMC, _M.CLTS, _M.INT, _M.INTO,
-    _M.MONITOR, _M.MWAIT, _M.XSETBV,
+    _M.MONITOR, _M.MWAIT, _M.HLT, _M.XSETBV,
 }  # fmt: skip
 SILENT: Final = {
     _M.PUSHF, _M.PUSHFD, _M.POPF, _M.POPFD, _M.SGDT, _M.SIDT, _M.SLDT, _M.STR, _M.SMSW, _M.LAR, _M.LSL, _M.VERR,
     _M.VERW, _M.CPUID, _M.RDTSC, _M.RDTSCP, _M.XGETBV, _M.LDS, _M.LES, _M.LFS, _M.LGS, _M.LSS, _M.RDFSBASE,
     _M.RDGSBASE, _M.WRFSBASE, _M.WRGSBASE, _M.RDPID, _M.ARPL, _M.INT1, _M.RDPKRU, _M.WRPKRU, _M.XBEGIN,
 }  # fmt: skip
-ELSEWHERE: Final = {_M.IRET, _M.IRETD, _M.RETF, _M.HLT, _M.SYSENTER, _M.SYSEXIT, _M.SYSCALL, _M.SYSRET, _M.RSM}
+ELSEWHERE: Final = {_M.IRET, _M.IRETD, _M.RETF, _M.SYSENTER, _M.SYSEXIT, _M.SYSCALL, _M.SYSRET, _M.RSM}
 RAISES: Final = {_M.INT3, _M.UD0, _M.UD1, _M.UD2, _M.INVALID, _M.VMCALL, _M.VMMCALL}  # fmt: skip
 _INTEGER: Final = {
     CpuidFeature.INTEL8086, CpuidFeature.INTEL8086_ONLY, CpuidFeature.INTEL186, CpuidFeature.INTEL286,
@@ -178,7 +178,7 @@ class Scanner:
                     page.put(at, window[at : at + length])
                     return first
                 else:
-                    page.plant(at, length)
+                    page.plant(at, length, hard=kind != TRAPS)
                     self.planted += 1
                     if kind == LEAVES:
                         return first
@@ -243,3 +243,27 @@ class Scanner:
         page.tail, page.tail_at = other, offset
         other.heads.add(page)
         return instruction
+
+    def clean(self, page: CodePage, *, user: bool) -> bool:
+        """Whether nothing in a page must be stopped: no breakpoint, and none found between what was scanned."""
+        if page.hard or page.patched or page.numeric or page.tail is not None or page.heads:
+            return False
+        covered, at = page.covered, page.covered.find(0)
+        ram = page.frame << FRAME_SHIFT
+        window = bytes(self._memory.bytes[ram : ram + PAGE])
+        while at >= 0:
+            ends = [found for found in (covered.find(START, at), PAGE) if found >= 0]
+            decoder = Decoder(32, window[: min(ends)], ip=at)
+            decoder.position = position = at
+            while position < min(ends):
+                instruction = decoder.decode()
+                if instruction.is_invalid:
+                    position += 1
+                    decoder.position = position
+                    continue
+                kind = classify(instruction)
+                if kind in (SILENTLY, LEAVES) or (kind == NUMERIC and not user):
+                    return False
+                position += instruction.len
+            at = covered.find(0, min(ends))
+        return True

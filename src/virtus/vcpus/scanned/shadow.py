@@ -185,6 +185,13 @@ class Shadow:
         except IndexError:
             return 0
 
+    def entry(self, page: int) -> tuple[int, bool]:
+        """What `Shadowed` remembers of a linear page: its entries as one number, and whether it is global."""
+        state = self._state
+        key = self._key(page) if state.cr0 & CR0_PG else 0
+        lower = key if key < 1 << 32 else key & MASK32
+        return key, state.cr4 & CR4_PGE != 0 and lower & GLOBAL != 0
+
     def peek(self, linear: int, *, user: bool) -> int | None:
         """The physical address of code that may be scanned ahead: memory that the guest has used; nothing changes."""
         state = self._state
@@ -269,9 +276,7 @@ class Shadow:
         offset = self._codes.offset(frame, ring)
         if not space.child.map(page << FRAME_SHIFT, PAGE, self._code_protection, CODE_AT, offset):
             return False
-        key = self._key(source) if self._state.cr0 & CR0_PG else 0
-        large = key < 1 << 32
-        global_ = self._state.cr4 & CR4_PGE and (key if large else key & 0xFFFF_FFFF) & GLOBAL
+        key, global_ = self.entry(source)
         space.note(page, Shadowed(frame, self._code_protection, True, key, source), flushable=not global_)
         self.fills += 1
         return True

@@ -46,6 +46,7 @@ from virtus.vcpus.scanned.cpu_state import (
 from virtus.vcpus.scanned.faults import GuestFault
 from virtus.vcpus.scanned.memory_access import PhysicalSpace, walk
 from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
+from virtus.vcpus.scanned.open_pages import OpenPages
 from virtus.vcpus.scanned.patches import AREA, Patches, patchable
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH, Scanner
 from virtus.vcpus.scanned.shadow import Shadow
@@ -97,6 +98,7 @@ class Monitor:
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.scanner.on_target = self._target_found
         self.patches = Patches(state, codes)
+        self.open_pages = OpenPages(state, codes, self.scanner, self.shadow)
         self.pending: Callable[[], bool] = lambda: False
         """Whether an interrupt waits for the guest to allow it."""
         self._patched_epoch = -1
@@ -149,7 +151,8 @@ class Monitor:
             if space.epoch != self._patched_epoch and not self._show_patches(space):
                 patched = False
             patches.enter(not state.eflags & IF and self.pending())
-        self._load(child.regs, space.bias)
+        bias = 0 if space.flat else space.bias
+        self._load(child.regs, bias)
         before = perf_counter_ns()
         stopped = child.go()
         self.direct_ns += perf_counter_ns() - before
@@ -166,15 +169,16 @@ class Monitor:
             inside = self._inside_patch(space, stopped, eip)
             if inside is not None:
                 return inside if isinstance(inside, Stop) else None
-        if regs[r.CS] != code_selector(space.bias):
+        if regs[r.CS] != code_selector(bias):
             return self._escaped(eip)
         if stopped == signal.SIGTRAP:
             state.eip = eip = eip - 1 & MASK32
-            return self._trapped(space, eip)
+            return Stop.EVALUATE if space.flat else self._trapped(space, eip)
         state.eip = eip
         if stopped == signal.SIGSEGV:
             return self._segment_violation(space, eip)
         if stopped in (signal.SIGUSR1, signal.SIGVTALRM):
+            self.open_pages.ticked(space, eip)
             return Stop.TICK
         if stopped == ptrace.SYSCALL_STOP:
             state.eip = eip - 2 & MASK32  # SYSCALL, SYSENTER and INT n are two bytes long
@@ -290,7 +294,7 @@ class Monitor:
             state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
             self.patches.leave()
             self.patches.hide_trap_flag()
-            if stopped == signal.SIGTRAP and eip - 1 not in self.patches.traps:
+            if stopped == signal.SIGTRAP and child.siginfo()[0] != SI_KERNEL:  # a step, no breakpoint
                 if not self.patches.inside(eip):
                     state.eip = eip
                     return Stop.TICK
@@ -359,6 +363,7 @@ class Monitor:
         page = self.scanner.scan(eip, USER if user else SUPERVISOR, lambda linear: self.shadow.peek(linear, user=user))
         if self.codes.made != made:
             self._protect_new()
+        self._unpatched += self.open_pages.spoilt()
         while self._unpatched:
             self.drop_code(self._unpatched.pop())
         return page is not None
@@ -411,7 +416,7 @@ class Monitor:
 
     def code_written(self, frame: int, offset: int, size: int) -> None:
         """The evaluator has written to a frame of code: scanned instructions that it changed go."""
-        if self.codes.written(frame, offset, size):
+        if self.codes.written(frame, offset, size) or self.open_pages.is_open(frame):
             self.drop_code(frame)
             return
         self._snapshots[frame] = self._contents(frame)
@@ -447,10 +452,18 @@ class Monitor:
         if code == SI_KERNEL or address >> 32:
             return Stop.EVALUATE
         seen = space.pages.get(address >> FRAME_SHIFT)
-        page = self._page_at(space, eip)
-        if page is None:
+        if space.flat:
+            if not self.open_pages.runs(space, eip):
+                if not self.open_pages.show(space, eip):
+                    self.open_pages.left(space)
+                return None
+            if address == (eip | OFFSET) + 1 and address - eip < LONGEST and not self.open_pages.runs(space, address):
+                self.open_pages.left(space)  # perhaps an instruction that goes on there: the other way shows
+                return None
+        page = None if space.flat else self._page_at(space, eip)
+        if page is None and not space.flat:
             return self._fetch_fault(space, eip, eip)
-        if page.tail is not None and page.tail_at == eip & OFFSET:
+        if page is not None and page.tail is not None and page.tail_at == eip & OFFSET:
             following = (eip | OFFSET) + 1 & MASK32
             there = space.pages.get(self.shadow.code_page(space, following))
             if there is None or not there.code:
