@@ -143,6 +143,17 @@ def test_several_buffers(thread: Thread) -> None:
     assert thread.memory.read(target[0], 4) + thread.memory.read(target[1], 1) == b"abcde"
 
 
+def test_closing_a_socket_ends_what_goes_on(thread: Thread) -> None:
+    client, server = connected(thread)
+    port = call(thread, "CreateIoCompletionPort", client, 0, 5, 0)
+    block, flags = room(thread, 32), room(thread, 4)
+    parts = room(thread, struct.pack("<I4xQ", 4, room(thread, 4)))
+    assert call(thread, "WSARecv", client, parts, 1, 0, flags, block, 0) == ERROR
+    assert call(thread, "closesocket", client) == 0
+    assert completed(thread, port)[:2] == (5, block)
+    assert call(thread, "recv", server, block, 4, 0) == 0
+
+
 def test_nobody_listens(thread: Thread) -> None:
     server, port = listening(thread)
     assert call(thread, "closesocket", server) == 0

@@ -342,7 +342,7 @@ shlwapi ucrtbase user32 userenv version winmm ws2_32
 """
 SIZES: Final = """
 __init__:80 accounts:9192 barriers:4583 catalogue:5429 change_notifications:9620 characters:7688 code_pages:6508
-command_line:2898 completion:14779 component_objects:9529 console:18028 console_control:11645 console_input:12720
+command_line:2898 completion:14783 component_objects:9529 console:18028 console_control:11645 console_input:12720
 crash:3878 crt:14968 crt_format:5049 crt_streams:12164 descriptors:4263 desktop:8657 directories:9503
 directory_entries:3479 environment:8769 errors:4012 exceptions:17427 fibers:7138 file_changes:6534
 file_information:10075 file_locks:6897 file_objects:6787 file_time:5196 file_transfer:11237 files:12664 guest:5907
@@ -354,8 +354,8 @@ nt_files:19258 nt_volumes:5121 ntstatus:6665 once:3600 ordinals:1588 path_functi
 process:3137 process_accounting:11465 process_blocks:8008 process_functions:7018 processes:18239 processors:6918
 random_bytes:1776 regions:5704 registry:19554 registry_defaults:6654 registry_enumeration:7144 registry_hive:7694
 reparse_points:5059 resources:6538 security:15011 security_identifiers:3317 sharing:2473 shell:11779 snapshots:6153
-socket_addresses:6118 socket_overlapped:8740 socket_transfer:16699 sockets:6771 startup:5810 state:928
+socket_addresses:6118 socket_overlapped:8740 socket_transfer:16699 sockets:6978 startup:5810 state:928
 string_functions:9531 strings:19682 synchronisation:19856 system_information:18755 table:6209 text:3753
 thread_pool:15357 threads:18086 time:16782 time_zones:10847 timer_queues:4817 unwind:5730 virtual_memory:18229
-waiting:13564 wildcards:2840 winsock:17589
+waiting:13564 wildcards:2840 winsock:17504
 """

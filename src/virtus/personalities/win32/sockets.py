@@ -53,6 +53,7 @@ class Socket:
         self.overlapped, self.skip_success = True, False
         self.port: object | None = None
         self.key = self.busy = 0
+        self.handles = 1
 
     @property
     def fd(self) -> int:
@@ -73,9 +74,15 @@ class Socket:
     def acquire(self, thread: Thread) -> None:
         """Nothing changes."""
 
+    def opened(self) -> None:
+        """Another handle."""
+        self.handles += 1
+
     def closed(self) -> None:
-        """The last handle is gone."""
-        self.host.close()
+        """One handle less; with the last the host's socket is closed."""
+        self.handles -= 1
+        if self.handles <= 0:
+            self.host.close()
 
 
 class Watcher:

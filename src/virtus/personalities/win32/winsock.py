@@ -146,10 +146,8 @@ def wsa_socket_a(
 @refusing()
 def closesocket(thread: Thread, handle: int) -> None:
     """The host's is closed with the last handle."""
-    found = sockets.of(thread, handle)
+    sockets.of(thread, handle)
     handle_functions.close(thread, handle)
-    if found not in thread.process.handles.objects():
-        found.closed()
     thread.engine.wake()
 
 
