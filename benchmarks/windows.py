@@ -35,7 +35,7 @@ ORDER: Final = (WRAPPER, EMULATION, WINE, LINUX)
 COMPILER: Final = "x86_64-w64-mingw32-gcc"
 TREE: Final = ("src", "tests", "benchmarks", "docs")
 """What real jobs work on: several copies of this project's own files."""
-COPIES: Final = 6
+COPIES: Final = 12
 CALLS, ROUNDS = "200000", "5000"
 JOBS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ripgrep": ("ripgrep", ("-c", "--sort", "path", "def |return", ".")),
@@ -71,13 +71,14 @@ def candidates() -> tuple[list[str], dict[str, str]]:
 
 
 def command(name: str, program: Path, linux: Path | None, words: tuple[str, ...], cwd: Path) -> list[str]:
-    """The command line of a candidate."""
+    """The command line of a candidate, to be run in `cwd`."""
+    there = ["env", "-C", str(cwd)]
     if name == LINUX:
-        return [str(linux), *words]
+        return [*there, str(linux), *words]
     if name == WINE:
-        return wine.command(GuestSpec(argv=[str(program), *words]))
+        return [*there, *wine.command(GuestSpec(argv=[str(program), *words]))]
     options = ["--volume", f"{cwd}:{cwd}"]
-    return [sys.executable, "-P", "-m", "virtus", "run", "--with", name, *options, "--", str(program), *words]
+    return [*there, sys.executable, "-P", "-m", "virtus", "run", "--with", name, *options, "--", str(program), *words]
 
 
 def interleaved(runs: int, names: list[str], make: Callable[[str], list[str]], cwd: Path) -> dict[str, list[float]]:
