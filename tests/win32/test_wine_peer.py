@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from virtus.comparison.candidates import Place, candidates
 from virtus.errors import HostLacks
 from virtus.machine.spec import GuestSpec
+from virtus.techniques import choose
 from virtus.techniques.peers import prng_dll, wine
 
 
@@ -61,3 +63,18 @@ def test_a_prefix_that_cannot_be_made_is_one_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(wine, "LOADERS", (fake(tmp_path, "loader", "exit 3"),))
     with pytest.raises(HostLacks, match="making a prefix for Wine"):
         wine.command(GuestSpec(argv=["x"], env={"XDG_CACHE_HOME": str(tmp_path)}))
+
+
+def test_a_windows_program_is_compared_with_wine_and_not_with_linux_techniques(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wine, "LOADERS", (fake(tmp_path, "loader", "exit 0"),))
+    program = tmp_path / "tool.exe"
+    program.write_bytes(prng_dll.image())
+    spec = GuestSpec(argv=[str(program)])
+    assert choose.system_of(choose.guest_of(spec)) == choose.WINDOWS
+    place = Place(tmp_path / "place")
+    place.base.mkdir()
+    found, missing = candidates(spec, place, ["wine", "seccomp"])
+    assert [candidate.name for candidate in found] == ["wine"]
+    assert missing == [("seccomp", "it does not run programs for Windows")]
