@@ -13,7 +13,7 @@ from virtus.exits import Exit, Reason
 from virtus.guests.elf import NotLoadable
 from virtus.guests.linux_image import KernelImage, KernelSegment
 from virtus.memory.guest_memory import GuestMemory
-from virtus.personalities.virtual_pc import acpi_tables, boot
+from virtus.personalities.virtual_pc import acpi_tables, boot, boot64
 from virtus.personalities.virtual_pc.board import DEVICES_AT, Board
 from virtus.personalities.virtual_pc.serial import EMPTY, NO_INTERRUPT, RECEIVED, TRANSMIT_EMPTY, SerialPort
 
@@ -168,3 +168,51 @@ def test_what_cannot_be_loaded(kernel: KernelImage, ramdisk: bytes, command: str
     with pytest.raises(NotLoadable, match=words):
         boot.load(memory, kernel, ramdisk, command, {})
     memory.close()
+
+
+def bzimage(*, preferred: int = 16 * MIB // 4, room: int = MIB, version: int = 0x20F, flags: int = 1) -> bytes:
+    head = bytearray(0x400)
+    head[0x1F1], head[0x202:0x206] = 1, b"HdrS"
+    struct.pack_into("<H", head, 0x206, version)
+    struct.pack_into("<H", head, 0x236, flags)
+    struct.pack_into("<QI", head, 0x258, preferred, room)
+    return bytes(head) + b"packed kernel"
+
+
+def test_a_packed_kernel_finds_its_zero_page_and_tables() -> None:
+    memory = GuestMemory(16 * MIB, "test")
+    image = bzimage()
+    assert boot64.can(image)
+    assert boot64.load(memory, image, b"ramdisk", "quiet", acpi_tables.tables(1, [])) == 4 * MIB + 0x200
+    assert bytes(memory.bytes[4 * MIB : 4 * MIB + 13]) == b"packed kernel"
+    page = memory.frame(boot64.ZERO_PAGE >> 12)
+    at, size = struct.unpack_from("<II", page, boot64.RAMDISK_AT)
+    assert bytes(memory.bytes[at : at + size]) == b"ramdisk"
+    assert struct.unpack_from("<Q", page, boot64.ROOT_POINTER_AT) == (acpi_tables.ACPI_AT,)
+    assert page[boot64.ENTRIES_AT] == 2
+    level4 = memory.words[boot64.TABLES >> 3]
+    level3 = memory.words[(level4 & ~0xFFF) + 8 * 3 >> 3]
+    assert memory.words[(level3 & ~0xFFF) + 8 * 511 >> 3] == (4 << 30) - (2 << 20) | 0x83
+    memory.close()
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "words"),
+    [
+        (bzimage(preferred=1 << 40), "", "more than 16 MiB"),
+        (bzimage(room=0xFFFFFFFF), "", "more than 16 MiB"),
+        (bzimage(preferred=0x1000), "", "first megabyte"),
+        (bzimage()[:0x400], "", "truncated"),
+        (bzimage(), "x" * 3000, "3001 bytes"),
+    ],
+)
+def test_packed_kernels_that_cannot_be_loaded(image: bytes, command: str, words: str) -> None:
+    memory = GuestMemory(16 * MIB, "test")
+    with pytest.raises(NotLoadable, match=words):
+        boot64.load(memory, image, b"", command, {})
+    memory.close()
+
+
+@pytest.mark.parametrize("image", [b"", bytes(2000), bzimage(version=0x20B), bzimage(flags=0)])
+def test_what_has_no_entry_for_64_bits(image: bytes) -> None:
+    assert not boot64.can(image)

@@ -33,7 +33,7 @@ from virtus.machine.machine_spec import MachineSpec
 from virtus.machine.meter import Meter, Report
 from virtus.machine.spec import GuestSpec
 from virtus.memory.guest_memory import FRAME_SHIFT, GuestMemory
-from virtus.personalities.virtual_pc import boot
+from virtus.personalities.virtual_pc import boot, boot64
 from virtus.personalities.virtual_pc.acpi_tables import SERIAL_INTERRUPT
 from virtus.personalities.virtual_pc.board import LINES, MOST_MEMORY, Board
 from virtus.techniques.base import Availability
@@ -84,7 +84,7 @@ class Hvm:
             raise UsageError("reading --cpus", f"{spec.cpus} processors", f"at most {MOST_PROCESSORS}")
         if spec.memory > MOST_MEMORY:
             raise UsageError("reading --memory", f"{spec.memory >> 20}M", f"at most {MOST_MEMORY >> 20}M so far")
-        kernel = _kernel(spec.kernel)
+        image = _read(spec.kernel)
         ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
         with contextlib.ExitStack() as open_things:
             memory = GuestMemory(spec.memory)
@@ -96,10 +96,10 @@ class Hvm:
             lines = [_line(open_things, machine, number) for number in LINES[: len(devices)]]
             board = Board(console, devices, lines, _line(open_things, machine, SERIAL_INTERRUPT))
             try:
-                entry = boot.load(memory, kernel, ramdisk, _command_line(spec.append), board.tables(spec.cpus))
+                _load(machine, image, ramdisk, _command_line(spec.append), board.tables(spec.cpus))
             except NotLoadable as error:
                 raise GuestNotRunnable(f"booting {spec.kernel}", str(error)) from error
-            machine.vcpus[0].start(entry, boot.START_AT)
+            del image, ramdisk
             began = time.perf_counter()
             meters = _Run(machine, board, devices, console, spec).run(open_things)
             counters = _world_switches(machine)
@@ -316,6 +316,17 @@ def _world_switches(machine: HardwareMachine) -> dict[str, int]:
     return {name: value for name, value in total.items() if value}
 
 
+def _load(machine: HardwareMachine, image: bytes, ramdisk: bytes, command: str, tables: dict[int, bytes]) -> None:
+    """Put a kernel into memory, and have the first processor begin there; raises NotLoadable."""
+    first = machine.vcpus[0]
+    if boot64.can(image):
+        entry = boot64.load(machine.memory, image, ramdisk, command, tables)
+        first.start_long(entry, boot64.ZERO_PAGE, boot64.TABLES, boot64.DESCRIPTORS, boot64.STACK)
+    else:
+        entry = boot.load(machine.memory, linux_image.read(image), ramdisk, command, tables)
+        first.start(entry, boot.START_AT)
+
+
 def _sum(meters: list[Meter]) -> Meter:
     total = Meter()
     for meter in meters:
@@ -388,13 +399,6 @@ def _read(path: Path) -> bytes:
         raise GuestNotFound(f"reading {path}", "no such file") from error
     except OSError as error:
         raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
-
-
-def _kernel(path: Path) -> linux_image.KernelImage:
-    try:
-        return linux_image.read(_read(path))
-    except NotLoadable as error:
-        raise GuestNotRunnable(f"booting {path}", str(error)) from error
 
 
 TECHNIQUE = Hvm()

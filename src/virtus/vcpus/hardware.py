@@ -27,7 +27,10 @@ FLAT_CODE: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 8, 11, 1, 0, 1, 1, 0, 1, 0, 0
 FLAT_DATA: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 16, 3, 1, 0, 1, 1, 0, 1, 0, 0, 0)
 TASK: Final = kvm.SEGMENT.pack(0, 0x67, 32, 11, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 PROTECTED: Final = 0x11  # CR0: PE, ET
-RBX, RIP, RFLAGS = 1, 16, 17
+PAGING, EXTENSION, LONG_ACTIVE = 1 << 31, 1 << 5, 0x500  # CR0.PG; CR4.PAE; EFER.LME and LMA
+LONG_CODE: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 16, 11, 1, 0, 0, 1, 1, 1, 0, 0, 0)
+LONG_DATA: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 24, 3, 1, 0, 1, 1, 0, 1, 0, 0, 0)
+RBX, RSI, RSP, RIP, RFLAGS = 1, 4, 6, 16, 17
 RESERVED_FLAG: Final = 2
 
 
@@ -86,6 +89,21 @@ class HardwareVcpu:
         processor.set_sregs(sregs)
         regs = [0] * len(kvm.REGISTER_NAMES)
         regs[RBX], regs[RIP], regs[RFLAGS] = argument, entry, RESERVED_FLAG
+        processor.set_registers(struct.pack(f"<{len(regs)}Q", *regs))
+
+    def start_long(self, entry: int, argument: int, tables: int, descriptors: int, stack: int) -> None:
+        """Begin in 64-bit mode with the page tables and descriptors that lie in memory there: `argument` in RSI."""
+        processor = self.processor
+        sregs = processor.get_sregs()
+        sregs[kvm.CS_AT : kvm.CS_AT + 24] = LONG_CODE
+        for at in (kvm.DS_AT, kvm.ES_AT, kvm.FS_AT, kvm.GS_AT, kvm.SS_AT):
+            sregs[at : at + 24] = LONG_DATA
+        sregs[kvm.TR_AT : kvm.TR_AT + 24] = TASK
+        kvm.DESCRIPTOR_TABLE.pack_into(sregs, kvm.GDT_AT, descriptors, 31)
+        struct.pack_into("<QQQQQQ", sregs, kvm.CONTROL_AT, PROTECTED | PAGING, 0, tables, EXTENSION, 0, LONG_ACTIVE)
+        processor.set_sregs(sregs)
+        regs = [0] * len(kvm.REGISTER_NAMES)
+        regs[RSI], regs[RSP], regs[RIP], regs[RFLAGS] = argument, stack, entry, RESERVED_FLAG
         processor.set_registers(struct.pack(f"<{len(regs)}Q", *regs))
 
     def begin(self) -> None:

@@ -24,6 +24,11 @@ RESET_VECTOR: Final = 0xFFFF0  # where a PC's BIOS begins, and kernels jump to t
 RESET_CODE: Final = bytes((0xB0, acpi_tables.RESET_VALUE, 0xE6, acpi_tables.RESET_PORT, 0xF4))  # mov al; out; hlt
 
 
+def lay_reset_vector(memory: GuestMemory) -> None:
+    """What a kernel finds that restarts by way of the BIOS."""
+    memory.bytes[RESET_VECTOR : RESET_VECTOR + len(RESET_CODE)] = RESET_CODE
+
+
 def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str, tables: dict[int, bytes]) -> int:
     """Put all into memory; the entry, to be called with START_AT in EBX. Raises NotLoadable."""
     note = kernel.notes.get(NOTE_PVH)
@@ -53,7 +58,7 @@ def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str,
         memory.bytes, START_AT, MAGIC, 1, 0, modules, MODULES_AT, COMMAND_AT, acpi_tables.ACPI_AT, RANGES_AT,
         len(ranges), 0,
     )  # fmt: skip
-    memory.bytes[RESET_VECTOR : RESET_VECTOR + len(RESET_CODE)] = RESET_CODE
+    lay_reset_vector(memory)
     for at, data in tables.items():
         memory.bytes[at : at + len(data)] = data
     return entry
