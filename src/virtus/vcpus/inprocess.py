@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+from virtus.vcpus import inprocess_calls as calls
 from virtus.vcpus import inprocess_code as code
+from virtus.vcpus import inprocess_faults as faults
 from virtus.vcpus import inprocess_hot as hot
+from virtus.vcpus.inprocess_calls import Row as Row
 from virtus.vcpus.inprocess_memory import PAGE, HostMemory, host_map
-from virtus.vcpus.program_state import FAST_FAIL, FETCH, FLAGS, NO_VECTOR, READ, RIP, RSP, STACK_FAULT, WRITE
+from virtus.vcpus.program_state import FLAGS, RIP, RSP
 from virtus.vcpus.program_state import CpuContext as CpuContext
 from virtus.vcpus.program_state import CpuFault as CpuFault
 
@@ -43,24 +46,11 @@ IN_REGISTERS: Final = 6
 ARCH_PRCTL, ARCH_SET_GS = 158, 0x1001  # syscall_64.tbl; arch/x86/include/uapi/asm/prctl.h
 SA_FLAGS: Final = 0x4 | 0x0800_0000  # SA_SIGINFO, SA_ONSTACK
 SIGNALS: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
-_GREGS: Final = (13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17)
-"""Linux's places (REG_*) of the processor's registers in their own order, then RIP and the flags."""
-_GREG_ERROR, _GREG_TRAP = 19, 20
-PAGE_FAULT, PROTECTION_FAULT, BREAKPOINT = 14, 13, 3
-ERROR_WRITE, ERROR_FETCH = 2, 16
-PRIVILEGED: Final = frozenset({0xF4, 0xFA, 0xFB, *range(0x6C, 0x70), *range(0xE4, 0xE8), *range(0xEC, 0xF0)})
-"""First bytes of instructions that only a kernel may execute (Intel SDM volume 2)."""
 
-Row = tuple[Callable[..., int], Sequence[Any]]
-"""A function of ours and the types of its arguments, as ctypes has them."""
 Entry = Callable[[int], int]
 """One of our functions: gets the guest address where its arguments lie in a row; gives RAX."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_C_TYPES: Final = {
-    (1, False): ctypes.c_uint8, (1, True): ctypes.c_int8, (2, False): ctypes.c_uint16, (2, True): ctypes.c_int16,
-    (4, False): ctypes.c_uint32, (4, True): ctypes.c_int32, (8, False): ctypes.c_uint64, (8, True): ctypes.c_int64,
-}  # fmt: skip
 
 
 class _GoOn(BaseException):
@@ -185,15 +175,7 @@ class InProcess:
         self, body: Callable[..., int | None], current: Callable[[], Any], types: Sequence[tuple[int, bool]]
     ) -> Row:
         """A function of integers, each of a size and with or without a sign; first it gets `current`."""
-        trouble = self._escaped
-
-        def call(*arguments: int) -> int:
-            try:
-                return body(current(), *arguments) or 0
-            except BaseException as escaped:  # nothing may pass through the guest's frames
-                return trouble(escaped)
-
-        return call, [_C_TYPES[kind] for kind in types]
+        return calls.typed(body, current, self._escaped, types)
 
     def call(self, address: int, *arguments: int) -> int:
         """Run a guest function to its return on the current thread, and give its result (RAX)."""
@@ -480,7 +462,7 @@ class InProcess:
         """Function 0: guest code got a signal of its own."""
         thread = self.thread
         try:
-            fault, context = self._describe(thread)
+            fault, context = faults.describe(thread, self.memory)
             thread.faults[thread.frame] = context
             try:
                 context = self._fault(fault, context)
@@ -489,36 +471,6 @@ class InProcess:
             raise _GoOn(context)
         except BaseException as escaped:  # as everywhere
             return self._escaped(escaped)
-
-    def _describe(self, thread: _GuestThread) -> tuple[CpuFault, CpuContext]:
-        words = thread.words[code.FAULT_GENERAL // 8 : code.FAULT_GENERAL // 8 + 23].tolist()
-        vectors = self.memory.read(thread.state + code.FAULT_VECTORS, 256)
-        context = CpuContext(
-            [words[place] for place in _GREGS], vectors, thread.words[code.FAULT_MXCSR // 8] & 0xFFFF_FFFF
-        )
-        trap, error, address = words[_GREG_TRAP], words[_GREG_ERROR], thread.words[code.FAULT_ADDRESS // 8]
-        if trap == PAGE_FAULT:
-            kind = FETCH if error & ERROR_FETCH else WRITE if error & ERROR_WRITE else READ
-            if thread.guard <= address < thread.low:
-                self.memory.protect(thread.guard, thread.low - thread.guard, mmap.PROT_READ | mmap.PROT_WRITE)
-                thread.low, thread.guard = thread.guard, thread.guard
-                return CpuFault(STACK_FAULT, address, kind), context
-            return CpuFault(NO_VECTOR, address, kind), context
-        if trap == PROTECTION_FAULT:
-            return CpuFault(self._protection(context.general[RIP]), (1 << 64) - 1, READ), context
-        if trap == BREAKPOINT:
-            context.general[RIP] -= 1  # at the instruction, as for faults
-        return CpuFault(trap, 0, 0), context
-
-    def _protection(self, address: int) -> int:
-        """What a general protection fault was: an instruction of kernels, `int` with a number, or a wild address."""
-        try:
-            first = self.memory.read(address, 2)
-        except Exception:  # whatever `violation` makes: the code is gone
-            return NO_VECTOR
-        if first[0] == 0xCD:
-            return first[1] if first[1] == FAST_FAIL else BREAKPOINT if first[1] == BREAKPOINT else NO_VECTOR
-        return PROTECTION_FAULT if first[0] in PRIVILEGED else NO_VECTOR
 
     def _take_signals(self) -> None:
         """Have faults of guest code come to HANDLER; those of ours end the process as ever."""

@@ -1,7 +1,7 @@
 """Which module has which function, known without importing any: a program starts with the modules that it calls.
 
-`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module has changed since, and
-where it is wrong about a function, all modules are looked through; so an old one costs time and nothing else.
+`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module has changed since, or
+it is wrong about a function, all modules are looked through; so an old one costs time and nothing else.
 """
 
 import importlib
