@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.win32.fake_engine import call, new_thread, room, wide
 from virtus.personalities.win32 import path_functions  # noqa: F401  # its functions enter the table
-from virtus.personalities.win32.paths import BadPath, absolute, find, to_host, to_windows
+from virtus.personalities.win32.paths import RESERVED, BadPath, absolute, find, to_host, to_windows
 from virtus.personalities.win32.process import Process
 
 
@@ -98,7 +98,7 @@ COMPONENT = st.text(string.ascii_letters + string.digits + "._- äß日", min_si
 def test_host_paths_come_back(parts: list[str]) -> None:
     process = new_thread().process
     path = "/nowhere/" + "/".join(parts)
-    if any(part.upper().split(".")[0] in ("CON", "PRN", "AUX", "NUL") for part in parts):
+    if any(RESERVED.fullmatch(part) for part in parts):
         return
     assert to_host(process, to_windows(path)) == path.rstrip("/")
 

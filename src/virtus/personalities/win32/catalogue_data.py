@@ -323,6 +323,10 @@ DiscardVirtualMemory FlushInstructionCache GetLargePageMinimum PrefetchVirtualMe
 VirtualAlloc2 VirtualAllocEx VirtualAllocExNuma VirtualFree VirtualFreeEx VirtualLock VirtualProtect VirtualProtectEx
 VirtualQuery VirtualQueryEx VirtualUnlock WriteProcessMemory
 """,
+    "volumes": """
+CancelSynchronousIo CreateDirectoryExW DefineDosDeviceW GetBinaryTypeW GetDriveTypeA GetVolumeInformationA
+GetVolumeNameForVolumeMountPointW GetVolumePathNamesForVolumeNameW QueryDosDeviceW SetHandleCount SetVolumeLabelW
+""",
     "waiting": """
 NtAlertThread NtDelayExecution NtQueueApcThread NtTestAlert NtWaitForMultipleObjects NtWaitForSingleObject
 NtYieldExecution QueueUserAPC SignalObjectAndWait Sleep SleepEx SwitchToThread WaitForMultipleObjects
@@ -341,7 +345,7 @@ kernel32 kernelbase msvcrt mswsock normaliz ntdll ole32 oleaut32 powrprof psapi 
 shlwapi ucrtbase user32 userenv version winmm ws2_32
 """
 SIZES: Final = """
-__init__:80 accounts:9192 barriers:4583 catalogue:5429 change_notifications:9620 characters:7688 code_pages:6508
+__init__:80 accounts:9192 barriers:4583 catalogue:5422 change_notifications:9620 characters:7688 code_pages:6508
 command_line:2898 completion:14783 component_objects:9529 console:18028 console_control:11645 console_input:12720
 crash:3878 crt:14968 crt_format:5049 crt_streams:12164 descriptors:4263 desktop:8657 directories:9503
 directory_entries:3479 environment:8769 errors:4012 exceptions:17427 fibers:7138 file_changes:6534
@@ -357,5 +361,5 @@ reparse_points:5059 resources:6538 security:15011 security_identifiers:3317 shar
 socket_addresses:6118 socket_overlapped:8740 socket_transfer:16699 sockets:6978 startup:5810 state:928
 string_functions:9531 strings:19682 synchronisation:19856 system_information:18755 table:6209 text:3753
 thread_pool:15357 threads:18086 time:16782 time_zones:10847 timer_queues:4817 unwind:5730 virtual_memory:18229
-waiting:13564 wildcards:2840 winsock:17504
+volumes:6458 waiting:13564 wildcards:2840 winsock:17504
 """
