@@ -1,0 +1,81 @@
+"""Many Windows programs at once, and those that are killed: nothing is left behind."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.guest_runs import need, virtus
+from tests.win32.compilers import build
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("windows-guests")]
+AT_ONCE = 8
+PATIENCE_S = 20
+
+
+def start(program: Path, *words: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "virtus", "run", "--with", "api-wrapper", "--", str(program), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def running(mark: str) -> list[str]:
+    """Processes of the host that have a word in their command lines."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                words = Path("/proc", entry, "cmdline").read_bytes()
+            except OSError:
+                continue  # has ended
+            if mark.encode() in words:
+                found.append(entry)
+    return found
+
+
+def test_many_at_once(tmp_path: Path) -> None:
+    need("api-wrapper")
+    program = build("calls", tmp_path)
+    guests = [start(program) for _ in range(AT_ONCE)]
+    ended = [(guest.communicate(timeout=60), guest.returncode) for guest in guests]
+    assert [status for _, status in ended] == [42] * AT_ONCE
+    assert {output for (output, _), _ in ended} == {ended[0][0][0]}
+    assert running(str(program)) == []
+
+
+def test_what_is_killed_is_gone(tmp_path: Path) -> None:
+    need("api-wrapper")
+    program = build("waits", tmp_path)
+    guest = start(program)
+    assert guest.stdout is not None
+    assert guest.stdout.readline() == b"waiting\r\n"
+    assert running(str(program))
+    guest.kill()
+    guest.communicate(timeout=PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while running(str(program)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert running(str(program)) == []
+
+
+def test_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """A program that crashes while its streams have no reader ends all the same."""
+    need("api-wrapper")
+    program = build("faults", tmp_path)
+    guest = start(program, "w")
+    assert guest.stdout is not None
+    assert guest.stderr is not None
+    guest.stdout.close()
+    guest.stderr.close()
+    assert guest.wait(timeout=PATIENCE_S) == 128 + 11
+
+
+def test_a_library_is_no_program(tmp_path: Path) -> None:
+    need("api-wrapper")
+    library = build("waits", tmp_path, "-shared")
+    done = virtus("run", "--with", "api-wrapper", "--", library)
+    assert done.returncode == 126
+    assert b"a library, no program" in done.stderr
+    assert b"Traceback" not in done.stderr
