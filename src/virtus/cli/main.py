@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "Run a guest under every technique, and show what each costs.",
     "domain": "List and control the machines that run: pause, resize, look at their console, end them.",
     "techniques": "List the techniques: what they are, and whether they work here.",
+    "explain": "Show what a technique is made of, and where each part is.",
     "doctor": "Say what this host offers, and how to get what it lacks.",
 }
 

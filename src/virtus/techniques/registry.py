@@ -33,7 +33,7 @@ ROWS: Final = (
     Row("uml-tt", "3.1", "traced", "linux", "a kernel in user space behind a tracing process", "uml_tt"),
     Row("uml-skas", "3.2", "ptrace", "linux", "a kernel in user space, in its own address space", "uml_skas"),
     Row("seccomp", "3.2", "notified", "linux", "namespaces, layers, and notification of few calls", "seccomp"),
-    Row("prescan", "3.3", "scanned", "pc", "a whole PC by scanning code before it runs, as VMware Workstation"),
+    Row("prescan", "3.3", "scanned", "pc", "a whole PC, its code scanned before it runs, as VMware", "prescan"),
     Row("paravirt", "3.4", "kvm at ring 3", "xen", "paravirtual domains, as Xen", "paravirt"),
     Row("hvm", "3.5", "kvm", "pc with virtio", "hardware-assisted virtual machines", "hvm"),
 )

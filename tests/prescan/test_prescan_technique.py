@@ -1,0 +1,85 @@
+"""The technique as a whole: a multiboot kernel on the board of a PC, what is refused, and what `explain` says."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.prescan.machines import needs_assembler
+from virtus.cli import explain
+from virtus.errors import GuestNotFound, UsageError
+from virtus.machine.machine_spec import MachineSpec
+from virtus.techniques import registry
+from virtus.techniques.prescan import Prescan
+
+KERNEL = """
+    .code32
+    .globl _start
+    .align 4
+    .long 0x1BADB002, 0, -0x1BADB002
+    _start: mov $0x3F8, %dx; mov $text, %esi; mov $6, %ecx; rep outsb
+    {end}
+    text: .ascii "hello\\n"
+"""
+POWER_OFF = "mov $0xFE, %al; out %al, $0x64; 1: hlt; jmp 1b"  # the keyboard controller's reset line
+SHUT_DOWN = "lidt nowhere; ud2; nowhere: .word 0; .long 0"
+
+
+def kernel(directory: Path, end: str) -> Path:
+    (directory / "kernel.s").write_text(KERNEL.format(end=end))
+    subprocess.run(["as", "--32", "kernel.s", "-o", "kernel.o"], cwd=directory, check=True)
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0x200000", "kernel.o", "-o", "kernel"]
+    subprocess.run(link, cwd=directory, check=True, capture_output=True)
+    return directory / "kernel"
+
+
+@needs_assembler
+@pytest.mark.parametrize(("end", "status"), [(POWER_OFF, 0), (SHUT_DOWN, 1)])
+def test_a_multiboot_kernel(tmp_path: Path, end: str, status: int) -> None:
+    technique = registry.get("prescan")
+    assert isinstance(technique, Prescan)
+    output = tmp_path / "output"
+    descriptor = os.open(output, os.O_CREAT | os.O_WRONLY)
+    try:
+        spec = MachineSpec(kernel(tmp_path, end), memory=64 << 20, console_in=-1, console_out=descriptor)
+        report = technique.boot(spec)
+    finally:
+        os.close(descriptor)
+    assert report.status == status
+    assert b"hello" in output.read_bytes()
+    assert report.details["instructions scanned"] >= 5
+    assert report.details["breakpoints planted"] >= 1
+
+
+def test_it_works_here_or_says_why() -> None:
+    found = Prescan().probe()
+    assert found.works or found.reason
+
+
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        (MachineSpec(Path("/nowhere/kernel")), GuestNotFound),
+        (MachineSpec(Path("/bin/sh"), cpus=2), UsageError),
+    ],
+)
+def test_what_is_refused(spec: MachineSpec, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Prescan().boot(spec)
+
+
+def test_the_three_parts_are_explained() -> None:
+    done = CliRunner().invoke(explain.command, ["prescan"])
+    assert done.exit_code == 0
+    for word in ("VMApp", "VMDriver", "VMM"):
+        assert word in done.output
+
+
+def test_every_part_that_is_explained_is_there() -> None:
+    source = Path(explain.__file__).parent.parent
+    for explanation in explain.EXPLANATIONS.values():
+        for part in explanation.parts:
+            for place in part.where.split(", "):
+                assert (source / place).exists(), place
