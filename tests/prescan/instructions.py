@@ -63,6 +63,12 @@ def instructions(draw: st.DrawFn, bits: int) -> bytes:
     prefix = b""
     if draw(st.booleans()):
         prefix, wide = b"\x66", not wide
+    scales = (0x33, 0x73, 0xB3, 0xF3) if bits == 32 else (0x33,)  # 1, 2, 4 and 8; segments of 64 KiB end soon
+    long_address = bits == 32
+    if draw(st.integers(0, 3)) == 0:
+        prefix, long_address = prefix + b"\x67", not long_address
+    if draw(st.integers(0, 3)) == 0:
+        prefix += draw(st.sampled_from((b"\x26", b"\x36", b"\x3e", b"\x64", b"\x65")))
     if draw(st.booleans()):
         opcode, extensions, immediate = draw(st.sampled_from(WITH_MODRM))
         reg = draw(st.sampled_from(extensions) if extensions else st.integers(0, 7))
@@ -71,12 +77,12 @@ def instructions(draw: st.DrawFn, bits: int) -> bytes:
             opcode = "8d"
         if not memory:
             modrm = bytes([0xC0 | reg << 3 | draw(st.integers(0, 7))])
-        elif bits == 32:
+        elif long_address:
             displacement = draw(st.integers(0, 0x80)).to_bytes(4, "little")
             if draw(st.booleans()):
                 modrm = bytes([0x83 | reg << 3]) + displacement  # [ebx + displacement]
             else:
-                modrm = bytes([0x84 | reg << 3, draw(st.sampled_from((0x33, 0x73, 0xB3, 0xF3)))]) + displacement
+                modrm = bytes([0x84 | reg << 3, draw(st.sampled_from(scales))]) + displacement
         else:
             modrm = bytes([0x87 | reg << 3]) + draw(st.integers(0, 0x80)).to_bytes(2, "little")  # [bx + displacement]
         body = bytes.fromhex(opcode) + modrm
