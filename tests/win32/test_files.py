@@ -125,6 +125,14 @@ def test_overlapped_offsets_of_a_file(thread: Thread, tmp_path: Path) -> None:
     assert not call(thread, "ReadFile", handle, buffer, 8, 0, 0) and thread.last_error == 87
 
 
+@pytest.mark.parametrize("offset", [1 << 63, (1 << 64) - 2, (1 << 63) - 2])
+def test_offsets_beyond_any_file_are_errors(thread: Thread, tmp_path: Path, offset: int) -> None:
+    handle = opened(thread, tmp_path / "file", flags=OVERLAPPED)
+    overlapped, buffer = room(thread, struct.pack("<QQQQ", 0, 0, offset, 0)), room(thread, 8)
+    assert not call(thread, "ReadFile", handle, buffer, 8, 0, overlapped) and thread.last_error in (38, 87)
+    assert not call(thread, "WriteFile", handle, buffer, 8, 0, overlapped) and thread.last_error == 87
+
+
 def test_appending_only_writes_at_the_end(thread: Thread, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"one\n")
     handle = opened(thread, tmp_path / "log", 4 | 0x12_0000)

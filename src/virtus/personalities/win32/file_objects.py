@@ -19,6 +19,7 @@ STDIN, STDOUT, STDERR = -10, -11, -12
 CURRENT_PROCESS: Final = 0xFFFF_FFFF_FFFF_FFFF
 MOST_AT_ONCE: Final = 0x7FFF_F000
 """What the host reads or writes in one call at most (read(2))."""
+LARGEST_OFFSET: Final = (1 << 63) - 1
 INVALID: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -76,6 +77,8 @@ class File:
     def receive(self, size: int, offset: int | None) -> bytes | int:
         """Up to `size` bytes, or Windows' error. `offset` None: from where the file stands."""
         kind = self.kind
+        if offset is not None and offset > LARGEST_OFFSET and kind == TYPE_DISK:
+            return errors.ERROR_INVALID_PARAMETER
         try:
             if kind == TYPE_DISK and offset is not None:
                 return os.pread(self.fd, size, offset)
@@ -87,6 +90,8 @@ class File:
     def send(self, data: bytes, offset: int | None) -> int:
         """All of the bytes; 0 or Windows' error."""
         view, disk = memoryview(data), self.kind == TYPE_DISK
+        if disk and offset is not None and offset + len(data) > LARGEST_OFFSET:
+            return errors.ERROR_INVALID_PARAMETER
         try:
             if self.append and disk:
                 os.lseek(self.fd, 0, os.SEEK_END)

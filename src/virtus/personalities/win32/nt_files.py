@@ -251,7 +251,10 @@ def nt_query_information_file(thread: Thread, file: int, block: int, data: int, 
     opened = file_objects.of(thread, file)
     if opened is None:
         return ntstatus.INVALID_HANDLE
-    stored = _information(thread, opened, os.fstat(opened.fd), kind)
+    try:
+        stored = _information(thread, opened, os.fstat(opened.fd), kind)
+    except OSError:  # a handle of a link itself has no position
+        return ntstatus.INVALID_PARAMETER
     if stored is None:
         return ntstatus.INVALID_INFO_CLASS
     if len(stored) > size:
