@@ -65,7 +65,12 @@ class Process:
     def getter(self) -> "Callable[[], Thread]":
         """The same as a function, for whoever asks at every call."""
         local = self._current
-        return lambda: local.thread  # type: ignore[no-any-return]  # attributes of threading.local have no types
+
+        def get() -> Thread:
+            thread: Thread = local.thread
+            return thread
+
+        return get
 
 
 class Thread:
