@@ -15,7 +15,6 @@ from virtus.devices.pc.ide import (
     LBA_LOW,
     LBA_MIDDLE,
     READY,
-    SEEK_DONE,
     TaskFile,
 )
 
@@ -55,7 +54,7 @@ class AtaDisk:
         self.task.values[COUNT : LBA_HIGH + 1] = [1, 1, 0, 0]
 
     def _fail(self, error: int) -> bool:
-        self.task.status = READY | SEEK_DONE | ERROR
+        self.task.status = READY | ERROR
         self.task.error = error
         return True
 

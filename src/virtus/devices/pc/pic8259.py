@@ -84,7 +84,7 @@ class Pic8259:
         elif value & ICW1:
             self._initialize(value)
         elif value & OCW3:
-            self._poll = bool(value & OCW3_POLL)
+            self._poll |= bool(value & OCW3_POLL)
             if value & OCW3_READ:
                 self._read_service = bool(value & 1)
             if value & OCW3_SPECIAL_MASK:

@@ -17,6 +17,7 @@ SCI_ENABLE, SLEEP_ENABLE, SLEEP_TYPE_SHIFT = 1, 1 << 13, 10
 OFF_TYPES: Final = (0, 5)
 """SLP_TYP of S5: what SeaBIOS's own tables say, and what others write."""
 BASE_AT, BASE_ENABLE_AT, DEVACTB_AT = 0x40, 0x80, 0x58
+REVISION_AT, REVISION = 8, 3  # from revision 3 on the PM timer is read right at once (82371AB specification update)
 APMC_ENABLE: Final = 1 << 25
 """Set: the SMI port is in use, so SeaBIOS sets up no system management mode, which nobody has here."""
 ACPI_ON, ACPI_OFF = 0xF1, 0xF0
@@ -31,6 +32,7 @@ class PowerManagement:
         self._status = self._enabled = self._control = 0
         self.function = PciFunction(0x8086, 0x7113, 0x068000, subsystem=QEMU_SUBSYSTEM)
         self.function.config[DEVACTB_AT : DEVACTB_AT + 4] = APMC_ENABLE.to_bytes(4, "little")
+        self.function.config[REVISION_AT] = REVISION
         self.function.config[BASE_AT] = 1
         self.function.config[0x90] = 1
         self.function.config[0x3D] = 1
@@ -118,3 +120,23 @@ class GeneralEvents:
         """See PortDevice."""
         if offset >= 2:
             self._enabled[offset & 3] = value
+
+
+class ShutdownPort:
+    """Port 8900h: firmware without ACPI writes a word there to turn the machine off (SeaBIOS, src/apm.c)."""
+
+    WORD: Final = b"Shutdown"
+
+    def __init__(self, off: Callable[[], None]) -> None:
+        self._off = off
+        self._said = b""
+
+    def read(self, offset: int, size: int) -> int:
+        """See PortDevice."""
+        return 0xFF
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """See PortDevice."""
+        self._said = (self._said + bytes((value & 0xFF,)))[-len(self.WORD) :]
+        if self._said == self.WORD:
+            self._off()

@@ -30,6 +30,9 @@ ATTRIBUTE, ATTRIBUTE_READ, MISC_WRITE, SEQUENCER, DAC_MASK, DAC_READ, DAC_WRITE,
 )
 CRTC_MONO, STATUS_MONO, CRTC, STATUS = -12, -6, 20, 26  # 3B4h, 3BAh, 3D4h, 3DAh
 RETRACE: Final = 9
+SEQUENCER_BITS: Final = bytes((0x03, 0x3D, 0x0F, 0x3F, 0x0E, 0, 0, 0xFF))
+GRAPHICS_BITS: Final = bytes((0x0F, 0x0F, 0x0F, 0x1F, 0x03, 0x7B, 0x0F, 0x0F, 0xFF)).ljust(16, b"\0")
+"""Bits that there are, by register."""
 DISPI_ID, DISPI_X, DISPI_Y, DISPI_BPP, DISPI_ENABLE, DISPI_BANK, DISPI_VIRTUAL_X, DISPI_VIRTUAL_Y = range(8)
 DISPI_X_OFFSET, DISPI_Y_OFFSET, DISPI_MEMORY_64K = 8, 9, 10
 DISPI_ENABLED, DISPI_CAPABILITIES, DISPI_NO_CLEAR = 1, 2, 0x80
@@ -114,9 +117,9 @@ class Vga:
         elif offset == MISC_WRITE:
             self.misc = value
         elif offset == SEQUENCER:
-            self._sequencer_index = value
+            self._sequencer_index = value & 7
         elif offset == SEQUENCER + 1:
-            self.sequencer[self._sequencer_index] = value
+            self.sequencer[self._sequencer_index] = value & SEQUENCER_BITS[self._sequencer_index]
         elif offset == DAC_MASK:
             self._dac_mask = value
         elif offset == DAC_READ:
@@ -127,9 +130,9 @@ class Vga:
             self.palette[self._dac_write_at] = value & 0x3F
             self._dac_write_at = (self._dac_write_at + 1) % len(self.palette)
         elif offset == GRAPHICS:
-            self._graphics_index = value
+            self._graphics_index = value & 15
         elif offset == GRAPHICS + 1:
-            self.graphics[self._graphics_index] = value
+            self.graphics[self._graphics_index] = value & GRAPHICS_BITS[self._graphics_index]
         elif offset in (CRTC, CRTC_MONO):
             self._crtc_index = value
         elif offset in (CRTC + 1, CRTC_MONO + 1) and not (self.crtc[0x11] & 0x80 and self._crtc_index < 7):
@@ -277,7 +280,7 @@ class BochsExtension:
         elif self._index == DISPI_BANK:
             dispi[DISPI_BANK] = value & (VIDEO_MEMORY >> 16) - 1
         elif self._index == DISPI_VIRTUAL_X:
-            dispi[DISPI_VIRTUAL_X] = min(max(value, dispi[DISPI_X]), 2 * MOST_X)
+            dispi[DISPI_VIRTUAL_X] = min(max(value, dispi[DISPI_X]), 2 * MOST_X) & ~7
             self._virtual()
         elif self._index in (DISPI_X_OFFSET, DISPI_Y_OFFSET):
             dispi[self._index] = value

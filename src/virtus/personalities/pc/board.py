@@ -24,7 +24,7 @@ from virtus.devices.pc.fw_cfg import DebugPort, FirmwareConfiguration
 from virtus.devices.pc.ne2000 import Ne2000
 from virtus.devices.pc.pic8259 import EdgeLevel, InterruptControllers
 from virtus.devices.pc.pit8254 import Pit8254, SystemControl
-from virtus.devices.pc.power import GeneralEvents, PowerManagement, SmiPort
+from virtus.devices.pc.power import GeneralEvents, PowerManagement, ShutdownPort, SmiPort
 from virtus.devices.pc.ps2 import FastA20, Ps2Controller
 from virtus.devices.pc.screen import Screen
 from virtus.devices.pc.uart16550 import Uart16550
@@ -157,6 +157,7 @@ class Board:
         ports.attach(range(0x4D0, 0x4D2), EdgeLevel(pics))
         ports.attach(range(0xCF8, 0xD00), self.pci, 4)
         ports.attach(range(0xAFE0, 0xAFE4), GeneralEvents())
+        ports.attach(range(0x8900, 0x8901), ShutdownPort(lambda: self.end("power off", 0)))
         floppy = [port for port in range(0x3F0, 0x3F8) if port != 0x3F6]
         for port in floppy:
             ports.attach(range(port, port + 1), _From(self.floppy, port, 0x3F0))
