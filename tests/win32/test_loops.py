@@ -17,6 +17,7 @@ pytest.importorskip("iced_x86", reason="the Python package iced-x86 is not insta
 pytestmark = pytest.mark.skipif(library.find() is None, reason="the Python package unicorn is not installed")
 
 CODES = """
+4088f0 4488c0 4100c0 4488e1 450fb6e1 4183c401 4c89e0 4989c4 4400e0 400fb6c6 4531c9 4d01d1 41f7d2
 4801d8 29c8 6601d1 00c3 4821d1 09c2 4831f0 4883c003 81e9ff000000 3c05 6639d9 4885c0 a810 84db 48ffc0 66ffc9
 fec2 48f7d8 f7d1 48c1e005 c1e903 48d1fa 6648c1e004 66c1e90a c0e302 480fafc3 6bd109 4869d31f860100 4889c8
 6689d1 88d8 48c7c1efbeadde b8ffffffff 0fb6c3 480fbed1 0fb7ca 4863d1 480fbfc2 4898 98 488d4c5805 8d441b07
@@ -72,6 +73,7 @@ class Machine:
             "4889ce 4889d7".replace(" ", "")
         )  # push rsi, rdi, rbx; mov rsi, rcx; ...
         load += bytes.fromhex("488b8680070000 488b8e88070000 488b9690070000 488b9e98070000".replace(" ", ""))
+        load += bytes.fromhex("4d31c04d31c94d31d24d31e4")  # xor r8, r8; and r9, r10, r12
         for number in range(4):
             load += bytes.fromhex("0f10") + bytes((0x86 | number << 3,)) + struct.pack("<I", 0x7A0 + 16 * number)
         loop = body + CLOSE

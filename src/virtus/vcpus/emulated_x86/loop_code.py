@@ -156,7 +156,7 @@ class Loop:
         info = RegisterInfo(register)
         if info.size != 8:
             raise Refused("an address of 32 bits")
-        return self._b.load(self._general[info.number])
+        return self._b.load(self._general[_number(register)])
 
     def _checked(self, instruction: Instruction, address: Any, size: int, *, write: bool) -> Any:
         """A host pointer to guest memory; out of the loop, before the instruction, where that must not be used so."""
@@ -201,7 +201,7 @@ class Loop:
         if what == OpKind.REGISTER:
             if self._size(instruction, index) != size:
                 raise Refused("operands of different sizes")
-            value = self._b.load(self._general[RegisterInfo(instruction.op_register(index)).number])
+            value = self._b.load(self._general[_number(instruction.op_register(index))])
             return value if size == 8 else self._b.trunc(value, kind)
         if what == OpKind.MEMORY:
             return self._load(instruction, kind, size)
@@ -215,7 +215,7 @@ class Loop:
 
     def _set(self, register: Any, value: Any, size: int) -> None:
         b = self._b
-        place = self._general[RegisterInfo(register).number]
+        place = self._general[_number(register)]
         if size == 4:
             value = b.zext(value, I64)
         elif size < 4:
@@ -514,6 +514,11 @@ class Loop:
             self._set_low(instruction.op_register(0), b.fpext(self._vector(instruction, 1, FLOAT, 4), DOUBLE))
         else:
             self._set_low(instruction.op_register(0), b.fptrunc(self._vector(instruction, 1, DOUBLE, 8), FLOAT))
+
+
+def _number(register: Any) -> int:
+    """The processor's number of a general register of any size. (The decoder counts those of 8 bits otherwise.)"""
+    return int(RegisterInfo(register).full_register) - int(Register.RAX)
 
 
 def _refuse(what: str) -> Any:
