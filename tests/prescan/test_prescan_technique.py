@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from tests.prescan.machines import needs_assembler
 from virtus.cli import explain
-from virtus.errors import GuestNotFound, UsageError
+from virtus.errors import GuestNotFound, HostLacks, UsageError
 from virtus.machine.machine_spec import MachineSpec
+from virtus.personalities.pc import bios
 from virtus.techniques import registry
 from virtus.techniques.prescan import Prescan
 
@@ -51,6 +52,43 @@ def test_a_multiboot_kernel(tmp_path: Path, end: str, status: int) -> None:
     assert b"hello" in output.read_bytes()
     assert report.details["instructions scanned"] >= 5
     assert report.details["breakpoints planted"] >= 1
+
+
+BOOT_SECTOR = """
+    .code16
+    .globl _start
+    _start: xor %ax, %ax; mov %ax, %ds; mov $text, %si
+    1: lodsb; test %al, %al; jz 2f; mov $0x0E, %ah; mov $7, %bx; int $0x10; jmp 1b
+    2: mov $0xFE, %al; out %al, $0x64; 3: hlt; jmp 3b
+    text: .asciz "booted by the BIOS"
+    .org 510
+    .word 0xAA55
+"""
+
+
+@needs_assembler
+@pytest.mark.slow
+def test_a_floppy_disk_boots_through_the_bios(tmp_path: Path) -> None:
+    """Real mode is emulated, the BIOS's own 32-bit code runs directly."""
+    try:
+        bios.find()
+    except HostLacks as lacking:
+        pytest.skip(str(lacking))
+    (tmp_path / "boot.s").write_text(BOOT_SECTOR)
+    subprocess.run(["as", "--32", "boot.s", "-o", "boot.o"], cwd=tmp_path, check=True)
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "boot.o", "-o", "floppy.img"]
+    subprocess.run(link, cwd=tmp_path, check=True, capture_output=True)
+    os.truncate(tmp_path / "floppy.img", 1440 * 1024)
+    descriptor = os.open(tmp_path / "output", os.O_CREAT | os.O_WRONLY)
+    try:
+        report = Prescan().boot(
+            MachineSpec(tmp_path / "floppy.img", memory=64 << 20, console_in=-1, console_out=descriptor)
+        )
+    finally:
+        os.close(descriptor)
+    assert report.status == 0
+    assert b"booted by the BIOS" in (tmp_path / "output").read_bytes()
+    assert report.details["instructions scanned"] > 1000
 
 
 def test_it_works_here_or_says_why() -> None:

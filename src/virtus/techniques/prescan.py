@@ -86,6 +86,8 @@ class Prescan:
             things.callback(console.stop)
             console.start()
             loop.run(vcpu, board, counted)
+            if firmware is not None:
+                board.show()
             for disk in media.disks:
                 disk.flush()
             details = driver.figures()
