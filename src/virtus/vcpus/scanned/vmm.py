@@ -17,30 +17,21 @@ from virtus.errors import MachineBroken
 from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.vcpus.scanned import faults
+from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePage, CodePages
-from virtus.vcpus.scanned.child import DATA_SELECTOR, MEMORY_AT, code_selector
+from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
-    AF,
     BIG,
-    CF,
     CR0_PE,
     CS,
-    DF,
     DS,
     ES,
-    FS,
-    GS,
     IF,
     MASK32,
-    OF,
-    PF,
-    SF,
     SS,
     TF,
     VM,
-    ZF,
     CpuState,
 )
 from virtus.vcpus.scanned.faults import GuestFault
@@ -52,16 +43,12 @@ from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH, Scanner
 from virtus.vcpus.scanned.shadow import Shadow
 
 OFFSET: Final = PAGE - 1
-NATIVE_FLAGS: Final = CF | PF | AF | ZF | SF | OF | DF
-"""What of EFLAGS the processor has while guest code runs; all else is virtual. AC is: level 0 is never checked."""
-HOST_FLAGS: Final = 0x202
 SI_KERNEL: Final = 128  # include/uapi/asm-generic/siginfo.h: #GP, #SS and the like, without an address
 LONGEST: Final = 15
 READ_WRITE_EXECUTE: Final = 7
 
 MOST_STEPS: Final = 200
 _ON: Final = object()
-_GENERAL: Final = (r.RAX, r.RCX, r.RDX, r.RBX, r.RSP, r.RBP, r.RSI, r.RDI)
 
 
 class Stop(Enum):
@@ -152,7 +139,7 @@ class Monitor:
                 patched = False
             patches.enter(not state.eflags & IF and self.pending())
         bias = 0 if space.flat else space.bias
-        self._load(child.regs, bias)
+        registers.load(child.regs, state, bias)
         before = perf_counter_ns()
         stopped = child.go()
         self.direct_ns += perf_counter_ns() - before
@@ -161,9 +148,7 @@ class Monitor:
         self.numeric_error = stopped == signal.SIGFPE
         if stopped == ptrace.SYSCALL_STOP:
             regs[r.RAX] = regs[r.ORIG_RAX]
-        state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
-        eip = regs[r.RIP] & MASK32
-        state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+        eip = registers.store(regs, state)
         if patched:
             patches.leave()
             inside = self._inside_patch(space, stopped, eip)
@@ -289,9 +274,7 @@ class Monitor:
                 state.eip = between
                 return Stop.TICK
             stopped = child.go(ptrace.PTRACE_SINGLESTEP)
-            state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
-            eip = regs[r.RIP] & MASK32
-            state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+            eip = registers.store(regs, state)
             self.patches.leave()
             self.patches.hide_trap_flag()
             if stopped == signal.SIGTRAP and child.siginfo()[0] != SI_KERNEL:  # a step, no breakpoint
@@ -301,22 +284,6 @@ class Monitor:
             elif stopped not in (signal.SIGUSR1, signal.SIGVTALRM):
                 return self._inside_patch(space, stopped, eip)
         raise MachineBroken("running the guest", "a patch does not come to its end")
-
-    def _load(self, regs: memoryview, bias: int) -> None:
-        """Registers as guest code finds them."""
-        state = self.state
-        registers, segments = state.registers, state.segments
-        for name, value in zip(_GENERAL, registers, strict=True):
-            regs[name] = value
-        regs[r.RIP] = state.eip
-        regs[r.EFLAGS] = state.eflags & NATIVE_FLAGS | HOST_FLAGS
-        regs[r.CS], regs[r.SS] = code_selector(bias), DATA_SELECTOR
-        regs[r.DS] = DATA_SELECTOR if segments[DS].attributes else 0
-        regs[r.ES] = DATA_SELECTOR if segments[ES].attributes else 0
-        for number, selector, base in ((FS, r.FS, r.FS_BASE), (GS, r.GS, r.GS_BASE)):
-            segment = segments[number]
-            regs[selector] = DATA_SELECTOR if segment.attributes else 0
-            regs[base] = segment.base
 
     def _escaped(self, eip: int) -> Stop:
         """Unscanned bytes led to 64-bit code, where filter and empty address space hold it: #GP to the guest."""
@@ -501,16 +468,14 @@ class Monitor:
         space.unmap(page)
         if not child.map(page << FRAME_SHIFT, PAGE, READ_WRITE_EXECUTE, MEMORY_AT, frame << FRAME_SHIFT):
             return False
-        self._load(child.regs, space.bias)
+        registers.load(child.regs, state, space.bias)
         stopped = child.go(ptrace.PTRACE_SINGLESTEP)
         child.unmap(page << FRAME_SHIFT, PAGE)
         self.drop_code(frame)
         regs = child.regs
         if stopped != signal.SIGTRAP:
             return False
-        state.registers[:] = [regs[name] & MASK32 for name in _GENERAL]
-        state.eip = regs[r.RIP] & MASK32
-        state.eflags = state.eflags & ~NATIVE_FLAGS | regs[r.EFLAGS] & NATIVE_FLAGS
+        state.eip = registers.store(regs, state)
         return True
 
     def kick(self) -> None:
