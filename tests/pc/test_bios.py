@@ -39,18 +39,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         pytest.skip("no assembler and linker (binutils)")
     place = tmp_path_factory.mktemp("boot")
     subprocess.run([assembler, "--32", SOURCE, "-o", place / "boot.o"], check=True, timeout=60)
-    link: list[str | Path] = [
-        linker,
-        "-m",
-        "elf_i386",
-        "-Ttext",
-        "0x7c00",
-        "--oformat",
-        "binary",
-        place / "boot.o",
-        "-o",
-        place / "boot",
-    ]
+    names: list[str | Path] = [place / "boot.o", "-o", place / "boot"]
+    link = [linker, "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", *names]
     subprocess.run(link, check=True, timeout=60)
     return (place / "boot").read_bytes()
 

@@ -354,6 +354,9 @@ def test_the_card_tells_its_address_sends_and_receives() -> None:
     cable, wire = Cable(), Wire()
     card = started_card(cable, wire)
     assert read_card(card, 0, 12)[::2] == b"\x52\x54\0\1\2\3"
+    for register, value in ((10, 12), (11, 0), (8, 0), (9, 0), (0, 0x0A)):
+        card.write(register, 1, value)
+    assert bytes(card.read(16, 1) for _ in range(6)) == b"\x52\x54\0\1\2\3"  # a byte of each word, as drivers do
     frame = b"\xff" * 6 + b"\x52\x54\0\1\2\3" + b"\x08\0" + bytes(range(50))
     for register, value in ((10, 64), (11, 0), (8, 0), (9, 0x40), (0, 0x12)):
         card.write(register, 1, value)

@@ -235,14 +235,19 @@ class Ne2000:
         if not self._remote_left:
             self._raise(DMA_DONE)
 
+    def _unit(self, size: int) -> int:
+        """Bytes that an access of the data port moves: in word mode an access of a byte moves a word too."""
+        return size if size == 4 else 1 + (self._data_mode & 1)
+
     def _read_remote(self, size: int) -> int:
         """The data port: bytes, words or double words from the card's memory. Above its end, ones are read."""
-        data = self._buffer[self._remote_at : self._remote_at + size]
-        value = int.from_bytes(data.ljust(size, b"\xff"), "little")
-        self._advance(size)
+        data = self._buffer[self._remote_at : self._remote_at + self._unit(size)]
+        value = int.from_bytes(data.ljust(size, b"\xff")[:size], "little")
+        self._advance(self._unit(size))
         return value
 
     def _write_remote(self, size: int, value: int) -> None:
         if self._remote_left:
-            self._store(self._remote_at, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
-            self._advance(size)
+            unit = self._unit(size)
+            self._store(self._remote_at, (value & (1 << 8 * unit) - 1).to_bytes(unit, "little"))
+            self._advance(unit)
