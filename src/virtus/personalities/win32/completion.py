@@ -183,7 +183,7 @@ def create_io_completion_port(thread: Thread, file: int, port: int, key: int, th
     target = None
     if file not in (0, INVALID):
         target = thread.process.handles.get(file)
-        if not hasattr(target, "port"):
+        if not hasattr(target, "overlapped"):
             return thread.fail(errors.ERROR_INVALID_HANDLE)
         if not target.overlapped or target.port is not None:
             return thread.fail(errors.ERROR_INVALID_PARAMETER)
@@ -304,7 +304,7 @@ def get_overlapped_result(thread: Thread, file: int, overlapped: int, count: int
 def cancel_io_ex(thread: Thread, file: int, overlapped: int) -> int:
     """End operations that wait; ERROR_NOT_FOUND where none does."""
     found = thread.process.handles.get(file)
-    if not hasattr(found, "port"):
+    if not hasattr(found, "overlapped"):
         return thread.fail(errors.ERROR_INVALID_HANDLE)
     return 1 if cancel(thread.process, found, overlapped) else thread.fail(errors.ERROR_NOT_FOUND)
 
@@ -313,7 +313,7 @@ def cancel_io_ex(thread: Thread, file: int, overlapped: int) -> int:
 def cancel_io(thread: Thread, file: int) -> int:
     """End operations of the calling thread; there may be none."""
     found = thread.process.handles.get(file)
-    if not hasattr(found, "port"):
+    if not hasattr(found, "overlapped"):
         return thread.fail(errors.ERROR_INVALID_HANDLE)
     cancel(thread.process, found, thread=thread)
     return 1
@@ -323,7 +323,7 @@ def cancel_io(thread: Thread, file: int) -> int:
 def nt_cancel_io_file_ex(thread: Thread, file: int, request: int, block: int) -> int:
     """The native CancelIoEx: `request` is the status block that the operation was started with."""
     found = thread.process.handles.get(file)
-    if not hasattr(found, "port"):
+    if not hasattr(found, "overlapped"):
         return ntstatus.INVALID_HANDLE
     ended = cancel(thread.process, found, request)
     thread.memory.write(block, struct.pack("<QQ", 0 if ended else ntstatus.NOT_FOUND, 0))

@@ -179,6 +179,8 @@ def create_symbolic_link_w(thread: Thread, name: int, target: int, flags: int) -
         new = _path(thread, WIDE, name)
         word = WIDE.read(thread.memory, target)
         relative = not word.startswith("\\") and word[1:2] != ":"
+        if relative:
+            paths.host_names([part for part in word.replace("/", "\\").split("\\") if part])
         os.symlink(word.replace("\\", "/") if relative else paths.to_host(thread.process, word), new)
     except paths.BadPath as bad:
         return thread.fail(bad.error)
