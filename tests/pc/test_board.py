@@ -57,7 +57,7 @@ def access(reason: Reason, number: int, size: int, write: bool, value: int) -> E
     return found
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ACCESSES)
 def test_no_port_traffic_upsets_the_board(tmp_path: Path, accesses: list[tuple[int, int, bool, int]]) -> None:
     disk = Disk(image(tmp_path / "disk", 1 << 18), snapshot=True)
@@ -88,7 +88,7 @@ def test_no_port_traffic_upsets_the_board(tmp_path: Path, accesses: list[tuple[i
         ram.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 0xFFFF_FFFF), st.sampled_from((1, 2, 4, 8)), st.booleans()), max_size=20))
 def test_no_memory_traffic_upsets_the_board(accesses: list[tuple[int, int, bool]]) -> None:
     pc, _, ram = board()

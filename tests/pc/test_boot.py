@@ -147,7 +147,7 @@ def test_a_kernel_that_asks_for_too_much_is_refused(image: bytes, said: str) -> 
         multiboot.load(ram, image)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_no_image_upsets_a_loader(data: st.DataObject) -> None:
     which = data.draw(st.sampled_from((bzimage(), elf_kernel(multiboot_1(3)), multiboot_2(b"\1" * 8) + bytes(200))))
