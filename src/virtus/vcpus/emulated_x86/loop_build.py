@@ -50,10 +50,13 @@ def build(memory: AddressSpace, head: int, most: int, surroundings: Surroundings
         found = discover(memory, head, most, bad)
         if found is None:
             return None
+        blocks = blocks_of(found, head)
+        if len(blocks) != 1:
+            return None  # loops of several blocks stay with Unicorn: only those of one are tested against it
         counts = (ctypes.c_uint64 * 2)()
         try:
             loop = Loop(
-                blocks_of(found, head), head, base=memory.base, rights=memory.rights_address, stop=surroundings.stop,
+                blocks, head, base=memory.base, rights=memory.rights_address, stop=surroundings.stop,
                 name=f"loop_{head:x}",
             )  # fmt: skip
         except Refused as refused:
