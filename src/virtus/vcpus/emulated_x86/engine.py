@@ -327,7 +327,10 @@ class EmulatedX86:
 
     def _pause(self, address: int) -> None:
         """A slice is over, or somebody asked for a stop."""
-        self.loops.seen_at(address)
+        if self.turns.count == 1:
+            self.loops.seen_at(address)  # programs with more threads are Unicorn's alone
+        else:
+            self.loops.code_changed(0, SPACE)
         self.turns.pass_on()
 
     def _faulted(self, error: int) -> int:
