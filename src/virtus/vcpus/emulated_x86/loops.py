@@ -3,9 +3,13 @@
 A load takes Unicorn about ten times, a store or an operation on floating-point numbers about a hundred times as long as
 the processor; so a loop that is found again and again is translated, and a hook at its head runs the translation
 between two of Unicorn's blocks. Loops that turn out to run few rounds at a time are given back.
+
+It is done only where the environment asks for it (`SWITCH`): a large program has been seen to give other output with it
+than without, and the cause is not known.
 """
 
 import ctypes
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +21,8 @@ from virtus.vcpus.emulated_x86.memory import AddressSpace
 HOT_SAMPLES: Final = 3
 """A place seen so often is tried: with a look every ten milliseconds, what has run for some thirty."""
 MOST_INSTRUCTIONS: Final = 400
+SWITCH: Final = "VIRTUS_HOT_LOOPS"
+"""The environment's variable, to be 1."""
 FEWEST_TURNS: Final = 32
 """Rounds for each time that a loop is entered; below, reading and setting the registers costs more than is won."""
 TRIAL_ENTRIES: Final = 1000
@@ -43,6 +49,7 @@ class Loops:
         self._seen: Counter[int] = Counter()
         self._refused: set[int] = set()
         self.translated: dict[int, Translated] = {}
+        self._wanted = os.environ.get(SWITCH) == "1"
         self.stop = ctypes.c_uint8(0)
         """Not 0: a loop that runs comes out soon, and none begins."""
         named = dict(enumerate((*library.GENERAL[:16], library.RFLAGS)))
@@ -57,6 +64,8 @@ class Loops:
 
     def seen_at(self, address: int) -> None:
         """The program was there when it was looked at."""
+        if not self._wanted:
+            return
         for loop in list(self.translated.values()):
             entries, turns = loop.counts
             if entries > TRIAL_ENTRIES and turns < entries * FEWEST_TURNS:
