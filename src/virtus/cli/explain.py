@@ -41,6 +41,43 @@ EXPLANATIONS: Final = {
         "VMApp ─ PORT_IO, MEMORY_IO, HALT ─ VMM ─ int3, faults, ticks ─ children;  VMDriver holds memory for both",
         "docs/prescan.md",
     ),
+    "hvm": Explanation(
+        (
+            Part(
+                "ring -1", "the host's kernel (KVM)", "enters the guest (VMENTRY), and is where it comes out (VMEXIT)"
+            ),
+            Part("ring 0", "the guest's kernel", "unmodified; in non-root mode, which it cannot tell"),
+            Part("rings 1, 2", "-", "used by nobody"),
+            Part("ring 3", "the guest's programs", "call their kernel without anybody of ours"),
+            Part(
+                "processors", "vcpus/hardware.py", "a thread each in KVM_RUN; an exit that KVM cannot answer comes here"
+            ),
+            Part("board", "personalities/virtual_pc/board.py", "answers ports and registers, under one lock"),
+            Part("devices", "devices/virtio", "served for doorbells, which are events and no exits"),
+            Part("exclusion", "devices/virtio/exclusion.py", "which frames each device may reach"),
+        ),
+        "guest ─ VMEXIT ─ KVM ─┬ answers itself ─ VMENTRY;  or ─ exit ─ loop ─ board ─ KVM_RUN ─ VMENTRY\n"
+        "guest ─ doorbell ─ event ─ device ─ event ─ interrupt: nobody comes out.   --meter counts both, by reason",
+        "docs/hvm.md",
+    ),
+    "paravirt": Explanation(
+        (
+            Part("hypervisor", "personalities/xen/hypervisor.py", "answers hypercalls, exceptions and events"),
+            Part(
+                "page tables", "personalities/xen/page_tables.py", "checks each entry; frames have one type at a time"
+            ),
+            Part("event channels", "personalities/xen/event_channels.py", "interrupts: bits pending, bits masked"),
+            Part("grants", "personalities/xen/grants.py", "single frames lent to others, until they are taken back"),
+            Part("xenstore", "personalities/xen/xenstore.py", "where front ends and back ends find each other"),
+            Part(
+                "back ends", "personalities/xen/block.py, network.py", "disks and cards for the guest's own front ends"
+            ),
+            Part("control", "personalities/xen/toolstack.py", "what Dom0 may do, and no other domain: this process"),
+            Part("processors", "vcpus/kvm.py", "the guest's kernel and programs at ring 3; all gates lead out"),
+        ),
+        "kernel ─ syscall ─ hypervisor ─ table of hypercalls;   program ─ syscall ─ hypervisor ─ the guest's kernel",
+        "docs/paravirt.md",
+    ),
 }
 
 
