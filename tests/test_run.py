@@ -178,7 +178,7 @@ MINIMAL = (
         (("run", "--volume", "relative", "--", "true"), 2, b"SRC:DST"),
         (("run", "--env", "=x", "--", "true"), 2, b"K=V"),
         (("run", "--with", "nothing", "--", "true"), 2, b"unknown"),
-        (("run", "--with", "hvm", "--", "true"), 2, b"not built yet"),
+        (("run", "--with", "hvm", "--", "true"), 2, b"boots systems"),
         (("run", "--no-such-option"), 2, b"No such option"),
         (("compare", "--with", "nobody", "--", "true"), 2, b"nobody is unknown"),
         (("compare", "--plot", "x.txt", "--", "true"), 2, b"--plot"),

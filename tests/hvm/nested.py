@@ -39,7 +39,7 @@ for module in list(sys.modules.values()):
 SCRIPT: Final = """
 export PATH=/bin HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONHOME={prefix} PYTHONPATH={paths}
 mkdir -p /lib64; ln -sf {loader} {loader_name}
-mount -t tmpfs t /tmp; mkdir -p -m 700 /tmp/run; export XDG_RUNTIME_DIR=/tmp/run
+mkdir -p -m 700 /tmp/run; export XDG_RUNTIME_DIR=/tmp/run
 ip link set lo up
 stty -echo -onlcr </dev/console
 echo {prompt}
