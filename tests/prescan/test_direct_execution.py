@@ -230,12 +230,15 @@ def test_nothing_is_left_when_the_monitor_is_killed(tmp_path: Path) -> None:
         f"machine = TestMachine({code!r})\n"
         "print(machine.vcpu.monitor.spaces.supervisor.child.tid, flush=True)\nmachine.run(60)\n"
     )
-    monitor = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    root = Path(__file__).parents[2]
+    monitor = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root)
     assert monitor.stdout is not None
-    child = int(monitor.stdout.readline())
-    monitor.kill()
-    monitor.wait()
-    monitor.stdout.close()
+    try:
+        child = int(monitor.stdout.readline())
+    finally:
+        monitor.kill()
+        monitor.wait()
+        monitor.stdout.close()
     limit = time.monotonic() + 10
     while _lives(child):
         assert time.monotonic() < limit, "the guest's process lives on"

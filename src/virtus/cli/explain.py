@@ -44,11 +44,13 @@ EXPLANATIONS: Final = {
     "hvm": Explanation(
         (
             Part(
-                "ring -1", "the host's kernel (KVM)", "enters the guest (VMENTRY), and is where it comes out (VMEXIT)"
+                "ring -1", "host/kvm.py", "the host's KVM: enters the guest (VMENTRY), is where it comes out (VMEXIT)"
             ),
-            Part("ring 0", "the guest's kernel", "unmodified; in non-root mode, which it cannot tell"),
-            Part("rings 1, 2", "-", "used by nobody"),
-            Part("ring 3", "the guest's programs", "call their kernel without anybody of ours"),
+            Part("ring 0", "personalities/virtual_pc/boot64.py", "the guest's kernel, unmodified, in non-root mode"),
+            Part("rings 1, 2", "vcpus/hardware.py", "the guest's, and used by nobody"),
+            Part(
+                "ring 3", "vcpus/hardware.py", "the guest's programs, which call their kernel without anybody of ours"
+            ),
             Part(
                 "processors", "vcpus/hardware.py", "a thread each in KVM_RUN; an exit that KVM cannot answer comes here"
             ),
@@ -70,7 +72,9 @@ EXPLANATIONS: Final = {
             Part("grants", "personalities/xen/grants.py", "single frames lent to others, until they are taken back"),
             Part("xenstore", "personalities/xen/xenstore.py", "where front ends and back ends find each other"),
             Part(
-                "back ends", "personalities/xen/block.py, network.py", "disks and cards for the guest's own front ends"
+                "back ends",
+                "personalities/xen/block.py, personalities/xen/network.py",
+                "disks and cards for the guest's own front ends",
             ),
             Part("control", "personalities/xen/toolstack.py", "what Dom0 may do, and no other domain: this process"),
             Part("processors", "vcpus/kvm.py", "the guest's kernel and programs at ring 3; all gates lead out"),
