@@ -1,29 +1,26 @@
 """hvm: an unmodified system on a virtual machine of the processor's own making, VMX or SVM, through KVM."""
 
 import contextlib
-import hashlib
 import os
 import resource
 import select
-import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from virtus.devices import network
 from virtus.devices.console import Console
-from virtus.devices.disk import Disk
 from virtus.devices.virtio.balloon import Balloon
 from virtus.devices.virtio.block import Block
 from virtus.devices.virtio.device import Device
 from virtus.devices.virtio.mmio import QUEUE_NOTIFY
 from virtus.devices.virtio.network import Network
 from virtus.devices.virtio.rng import Entropy
-from virtus.errors import GuestNotFound, GuestNotRunnable, HostLacks, UsageError, VirtusError
+from virtus.errors import GuestNotRunnable, HostLacks, UsageError, VirtusError
 from virtus.guests import linux_image
 from virtus.guests.elf import NotLoadable
 from virtus.host import kvm_devices
@@ -37,6 +34,7 @@ from virtus.personalities.virtual_pc import boot, boot64
 from virtus.personalities.virtual_pc.acpi_tables import SERIAL_INTERRUPT
 from virtus.personalities.virtual_pc.board import LINES, MOST_MEMORY, Board
 from virtus.techniques.base import Availability
+from virtus.techniques.booting import ended_by_signals, ethernet_address, open_disk, read_image
 from virtus.vcpus import ring0_speed
 from virtus.vcpus.hardware import HardwareMachine, HardwareVcpu
 
@@ -84,8 +82,8 @@ class Hvm:
             raise UsageError("reading --cpus", f"{spec.cpus} processors", f"at most {MOST_PROCESSORS}")
         if spec.memory > MOST_MEMORY:
             raise UsageError("reading --memory", f"{spec.memory >> 20}M", f"at most {MOST_MEMORY >> 20}M so far")
-        image = _read(spec.kernel)
-        ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
+        image = read_image(spec.kernel)
+        ramdisk = b"" if spec.initrd is None else read_image(spec.initrd)
         with contextlib.ExitStack() as open_things:
             memory = GuestMemory(spec.memory)
             open_things.callback(memory.close)
@@ -150,7 +148,7 @@ class _Run:
         self._hang_doorbells(open_things)
         control = self._control()
         open_things.callback(control.close)
-        open_things.enter_context(_ended_by_signals())
+        open_things.enter_context(ended_by_signals())
         open_things.callback(self._console.stop)
         self._console.start()
         open_things.callback(_switch_interval, _switch_interval(SWITCH_INTERVAL_S))
@@ -344,17 +342,12 @@ def _command_line(append: str) -> str:
 def _devices(open_things: contextlib.ExitStack, memory: GuestMemory, spec: MachineSpec) -> list[Device]:
     devices: list[Device] = []
     for disk in spec.disks:
-        try:
-            opened = Disk(disk.path, read_only=disk.read_only, snapshot=disk.snapshot)
-        except OSError as error:
-            raise UsageError(f"opening the disk {disk.path}", error.strerror or str(error)) from error
-        open_things.callback(opened.close)
+        opened = open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot)
         devices.append(Block(memory, opened))
     link = network.attach(spec.net)
     if link is not None:
         open_things.callback(link.close)
-        address = OUI + (hashlib.sha256(spec.name.encode()).digest() if spec.name else os.urandom(3))[:3]
-        devices.append(Network(memory, link, address))
+        devices.append(Network(memory, link, ethernet_address(OUI, spec.name)))
     devices += (Entropy(memory), Balloon(memory))
     if len(devices) > len(LINES):
         raise UsageError("reading --disk", f"{len(devices)} devices", f"at most {len(LINES)}")
@@ -372,33 +365,6 @@ def _line(open_things: contextlib.ExitStack, machine: HardwareMachine, number: i
         os.write(fd, EVENT)
 
     return pulse
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A request to end ends the machine as a power cut would, and leaves the terminal as it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is told of signals
-        return
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise GuestNotFound(f"reading {path}", "no such file") from error
-    except OSError as error:
-        raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
 
 
 TECHNIQUE = Hvm()

@@ -1,13 +1,10 @@
 """paravirt: a kernel that knows it has a hypervisor, as under Xen; it runs at ring 3, and asks by hypercall."""
 
 import contextlib
-import hashlib
 import os
 import resource
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 from virtus.devices import network
 from virtus.devices.console import Console
 from virtus.devices.disk import Disk
-from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
+from virtus.errors import GuestNotRunnable, UsageError, VirtusError
 from virtus.guests import linux_image
 from virtus.guests.elf import NotLoadable
 from virtus.machine import loop, saved_machine
@@ -37,12 +34,13 @@ from virtus.personalities.xen.network import NetworkBackEnd
 from virtus.personalities.xen.toolstack import Toolstack
 from virtus.personalities.xen.xenstore import Permissions, StoreError
 from virtus.techniques.base import Availability
+from virtus.techniques.booting import ended_by_signals, ethernet_address, open_disk, read_image
 from virtus.vcpus import kvm as vcpus
 from virtus.vcpus.kvm_turns import Turns
 from virtus.vcpus.monitor_pages import MOST_PROCESSORS
 
 DOMAIN = 1
-XEN_OUI = b"\x00\x16\x3e"
+XEN_OUI = b"\x00\x16\x3e"  # Xen's users may give them out as they like
 HINTS = {"nr_cpus": "nr_cpus={}", "noreplace-smp": "noreplace-smp"}
 """Parameters of Linux that a domain is given unless its user names them. Without the first, the
 kernel asks for each processor that it could have, 8192 times; without the second, it patches thousands of lock prefixes
@@ -85,7 +83,7 @@ class Paravirt:
         if spec.cpus > MOST_PROCESSORS:
             raise UsageError("reading --cpus", f"{spec.cpus} processors", f"at most {MOST_PROCESSORS}")
         kernel = _kernel(spec.kernel)
-        ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
+        ramdisk = b"" if spec.initrd is None else read_image(spec.initrd)
 
         def build(machine: XenMachine, domain: Domain, console: Console) -> list[Any]:
             _introduce(machine, domain)
@@ -124,7 +122,10 @@ class Paravirt:
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         counted = Meter()
         with contextlib.ExitStack() as open_things:
-            disks = [open_things.enter_context(_disk(disk.path, disk.read_only, disk.snapshot)) for disk in spec.disks]
+            disks = [
+                open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot)
+                for disk in spec.disks
+            ]
             own = own_frames(spec.memory)
             memory = GuestMemory((own << FRAME_SHIFT) + spec.memory)
             open_things.callback(memory.close)
@@ -150,7 +151,7 @@ class Paravirt:
                 raise GuestNotRunnable(f"restoring {spec.name}", f"a damaged file: {error!r}") from error
             personality = Hypervisor(domain)
             _control(open_things, domain, machine, spec, console)
-            open_things.enter_context(_ended_by_signals())
+            open_things.enter_context(ended_by_signals())
             open_things.callback(console.stop)
             console.start()
             loop.run(vcpu, personality, counted)
@@ -234,13 +235,8 @@ def _plug_in(
     for number, disk in enumerate(disks):
         domain.back_ends.append(BlockBackEnd(domain, machine.store, disk, number, next(saved, None)))
     if link is not None:
-        address = _ethernet_address(spec.name)
+        address = ethernet_address(XEN_OUI, spec.name)
         domain.back_ends.append(NetworkBackEnd(domain, machine.store, link, 0, address, next(saved, None)))
-
-
-def _ethernet_address(name: str) -> bytes:
-    """Of those that Xen's users may give out as they like (00:16:3e); the same for the same name."""
-    return XEN_OUI + (hashlib.sha256(name.encode()).digest() if name else os.urandom(3))[:3]
 
 
 def _start_processor(memory: GuestMemory, pool: FramePool, processors: int = 1) -> vcpus.KvmVcpu:
@@ -248,50 +244,11 @@ def _start_processor(memory: GuestMemory, pool: FramePool, processors: int = 1) 
     return vcpus.KvmVcpu(memory, pool, policy.leaves, INDEXED, processors)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise GuestNotFound(f"reading {path}", "no such file") from error
-    except OSError as error:
-        raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
-
-
 def _kernel(path: Path) -> linux_image.KernelImage:
     try:
-        return linux_image.read(_read(path))
+        return linux_image.read(read_image(path))
     except NotLoadable as error:
         raise GuestNotRunnable(f"booting {path}", str(error)) from error
-
-
-@contextlib.contextmanager
-def _disk(path: Path, read_only: bool, snapshot: bool) -> Iterator[Disk]:
-    try:
-        disk = Disk(path, read_only=read_only, snapshot=snapshot)
-    except OSError as error:
-        raise UsageError(f"opening the disk {path}", error.strerror or str(error)) from error
-    try:
-        yield disk
-    finally:
-        disk.close()
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A request to end ends the domain as a power cut would, and leaves the terminal as it was."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is told of signals
-        return
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def _introduce(machine: XenMachine, domain: Domain) -> None:

@@ -12,8 +12,7 @@ from typing import Final
 
 from virtus.devices import network
 from virtus.devices.console import Console
-from virtus.devices.disk import Disk
-from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
+from virtus.errors import GuestNotRunnable, VirtusError
 from virtus.guests.elf import NotLoadable
 from virtus.machine import loop
 from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec
@@ -24,6 +23,7 @@ from virtus.personalities.pc import bios, direct_boot, multiboot, without_bios
 from virtus.personalities.pc.board import VIDEO_HOLE, Board, Media
 from virtus.personalities.pc.start import CODE, DATA, GDT, GDT_AT, Start
 from virtus.techniques.base import Availability
+from virtus.techniques.booting import open_disk, read_image
 from virtus.vcpus.scanned import cpu_state
 from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
@@ -66,7 +66,7 @@ class Prescan:
         """
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         counted = Meter()
-        image = _read(spec.kernel)
+        image = read_image(spec.kernel)
         with contextlib.ExitStack() as things:
             driver = VmDriver(spec, (VIDEO_HOLE,))
             things.callback(driver.close)
@@ -119,31 +119,13 @@ class _Nothing:
         raise LookupError("no interrupt is pending")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise GuestNotFound(f"reading {path}", "no such file") from error
-    except OSError as error:
-        raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
-
-
-def _disk(path: Path, things: contextlib.ExitStack, *, read_only: bool, snapshot: bool = False) -> Disk:
-    try:
-        disk = Disk(path, read_only=read_only, snapshot=snapshot)
-    except OSError as error:
-        raise UsageError(f"opening the disk {path}", error.strerror or str(error)) from error
-    things.callback(disk.close)
-    return disk
-
-
 def _media(spec: MachineSpec, image: bytes, things: contextlib.ExitStack) -> tuple[bios.Bios | None, Media]:
     """What is in the drives; with a BIOS where the guest is an image that it boots."""
     kernel = direct_boot.is_bzimage(image[:4096]) or multiboot.is_multiboot(image)
     media = Media(
-        disks=[_disk(disk.path, things, read_only=disk.read_only, snapshot=disk.snapshot) for disk in spec.disks],
-        cdrom=None if spec.cdrom is None else _disk(spec.cdrom, things, read_only=True),
-        floppy=None if spec.floppy is None else _disk(spec.floppy, things, read_only=False, snapshot=True),
+        disks=[open_disk(disk.path, things, read_only=disk.read_only, snapshot=disk.snapshot) for disk in spec.disks],
+        cdrom=None if spec.cdrom is None else open_disk(spec.cdrom, things, read_only=True),
+        floppy=None if spec.floppy is None else open_disk(spec.floppy, things, read_only=False, snapshot=True),
         link=network.attach(spec.net),
     )
     if media.link is not None:
@@ -151,11 +133,11 @@ def _media(spec: MachineSpec, image: bytes, things: contextlib.ExitStack) -> tup
     if kernel:
         return None, media
     if len(image) in FLOPPY_SIZES:
-        kind, media.floppy = "floppy", _disk(spec.kernel, things, read_only=False, snapshot=True)
+        kind, media.floppy = "floppy", open_disk(spec.kernel, things, read_only=False, snapshot=True)
     elif image[CD_MAGIC_AT : CD_MAGIC_AT + len(CD_MAGIC)] == CD_MAGIC:
-        kind, media.cdrom = "cdrom", _disk(spec.kernel, things, read_only=True)
+        kind, media.cdrom = "cdrom", open_disk(spec.kernel, things, read_only=True)
     else:
-        kind, media.disks = "disk", [_disk(spec.kernel, things, read_only=False, snapshot=True), *media.disks]
+        kind, media.disks = "disk", [open_disk(spec.kernel, things, read_only=False, snapshot=True), *media.disks]
     firmware = bios.find()
     order = bios.boot_order(
         floppy=media.floppy is not None, cdrom=media.cdrom is not None, disks=len(media.disks), first=kind
@@ -166,7 +148,7 @@ def _media(spec: MachineSpec, image: bytes, things: contextlib.ExitStack) -> tup
 
 def _load(spec: MachineSpec, image: bytes, driver: VmDriver, board: Board) -> Start:
     """Do what a boot loader does; raises GuestNotRunnable."""
-    ramdisk = b"" if spec.initrd is None else _read(spec.initrd)
+    ramdisk = b"" if spec.initrd is None else read_image(spec.initrd)
     try:
         if direct_boot.is_bzimage(image[:4096]):
             words = spec.append if "console=" in spec.append else f"{SERIAL_CONSOLE} {spec.append}".strip()
