@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from virtus.vcpus import program_state
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.emulated_x86.callbacks import MEMORY_READ, MEMORY_WRITE, NO_VECTOR
-from virtus.vcpus.emulated_x86.engine import RCX, RIP, RSP, CpuContext, CpuFault, EmulatedX86
+from virtus.vcpus.emulated_x86.engine import EmulatedX86
 from virtus.vcpus.emulated_x86.memory import PAGE, SPACE, AddressSpace
+from virtus.vcpus.program_state import NO_VECTOR, RCX, RIP, RSP, CpuContext, CpuFault
 
 pytestmark = pytest.mark.skipif(library.find() is None, reason="the Python package unicorn is not installed")
 READ, WRITE, EXECUTE = mmap.PROT_READ, mmap.PROT_WRITE, mmap.PROT_EXEC
@@ -114,8 +115,8 @@ def test_our_function_calls_back_and_registers_survive(program: Program) -> None
 @pytest.mark.parametrize(
     ("code", "vector", "kind"),
     [
-        ("8b01c3", NO_VECTOR, MEMORY_READ),  # mov eax, [rcx]
-        ("8901c3", NO_VECTOR, MEMORY_WRITE),  # mov [rcx], eax
+        ("8b01c3", NO_VECTOR, program_state.READ),  # mov eax, [rcx]
+        ("8901c3", NO_VECTOR, program_state.WRITE),  # mov [rcx], eax
         ("31d2 31c9 f7f1 c3", 0, 0),  # division by zero
         ("0f0b c3", 6, 0),  # ud2
         ("cc c3", 3, 0),  # int3

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.emulated_x86.engine import RIP, CpuContext, CpuFault, EmulatedX86
+from virtus.vcpus.emulated_x86.engine import EmulatedX86
 from virtus.vcpus.emulated_x86.memory import EXECUTE, PAGE, READ, WRITE
+from virtus.vcpus.program_state import RIP, CpuContext, CpuFault
 
 pytest.importorskip("iced_x86", reason="the Python package iced-x86 is not installed")
 pytestmark = pytest.mark.skipif(library.find() is None, reason="the Python package unicorn is not installed")

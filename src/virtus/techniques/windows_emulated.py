@@ -11,13 +11,11 @@ from virtus.personalities.win32 import catalogue, console_control, crash, except
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.techniques import windows_meter, windows_process
-from virtus.vcpus.emulated_x86.callbacks import MEMORY_FETCH, MEMORY_WRITE
-from virtus.vcpus.emulated_x86.engine import CpuContext, CpuFault, EmulatedX86, Entry, ThreadEnd
+from virtus.vcpus.emulated_x86.engine import EmulatedX86, Entry, ThreadEnd
+from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
 
 MAIN_STACK: Final = 8 << 20
 """Of the host thread that the program's first thread is: our own frames only."""
-FAST_FAIL: Final = 0x29
-"""The vector of __fastfail (Microsoft: __fastfail): the end, and nobody is asked."""
 READ_ACCESS, WRITE_ACCESS, FETCH_ACCESS = 0, 1, 8
 """What an access violation's first parameter says (Microsoft: EXCEPTION_RECORD)."""
 
@@ -105,7 +103,7 @@ class Emulated:
         if fault.vector == FAST_FAIL:
             crash.tell(crash.exception_words(self.process, code, (), context.general))
             raise ProcessEnd(code)
-        access = {MEMORY_WRITE: WRITE_ACCESS, MEMORY_FETCH: FETCH_ACCESS}.get(fault.kind, READ_ACCESS)
+        access = {WRITE: WRITE_ACCESS, FETCH: FETCH_ACCESS}.get(fault.kind, READ_ACCESS)
         parameters = (access, fault.page) if fault.vector < 0 else ()
         exceptions.dispatch(self.process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
 

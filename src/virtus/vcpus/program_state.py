@@ -7,7 +7,7 @@ RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, RIP, FLAGS = 0, 1, 2, 3, 4, 5, 6
 """Places in a context's `general` words: the processor's numbers of its registers, then RIP and the flags."""
 NO_VECTOR: Final = -1
 READ, WRITE, FETCH = 16, 17, 18
-"""Kinds of access to memory."""
+"""Kinds of access to memory, by the numbers of Unicorn's enum uc_mem_type."""
 STACK_FAULT: Final = 12
 """The vector by which an overflow of the guest's stack is told, as a 16-bit processor would."""
 FAST_FAIL: Final = 0x29

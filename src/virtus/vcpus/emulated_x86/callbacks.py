@@ -12,11 +12,7 @@ from virtus.host.machine_code import MachineCode
 from virtus.vcpus.emulated_x86 import library
 from virtus.vcpus.emulated_x86.library import Unicorn
 from virtus.vcpus.emulated_x86.memory import PAGE, SPACE, AddressSpace
-
-MEMORY_READ: Final = 16
-MEMORY_WRITE: Final = 17
-MEMORY_FETCH: Final = 18
-"""enum uc_mem_type: the kinds of access."""
+from virtus.vcpus.program_state import NO_VECTOR, READ
 
 # bool fill(uc_engine *rdi, uint64_t address rsi, uc_mem_type kind edx, uc_tlb_entry *entry rcx, void *record r8)
 FILL_CODE: Final = bytes.fromhex(
@@ -28,7 +24,7 @@ FILL_CODE: Final = bytes.fromhex(
     "4d8b08"  # mov    r9, [r8]            the map of rights
     "410fb60401"  # movzx  eax, byte [r9+rax]
     "83e007"  # and    eax, 7
-    "448d52f0"  # lea    r10d, [rdx-16]      MEMORY_READ
+    "448d52f0"  # lea    r10d, [rdx-16]      READ
     "440fa3d0"  # bt     eax, r10d
     "730c"  # jnc    refused
     "488931"  # mov    [rcx], rsi          the physical address is the same
@@ -45,7 +41,6 @@ _FILL: Final = ctypes.CFUNCTYPE(
 )
 _INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _INVALID: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
-NO_VECTOR: Final = -1
 
 
 class Callbacks:
@@ -85,7 +80,7 @@ class Callbacks:
     def _fill(self, _uc: int, address: int, kind: int, entry: Any, _data: int) -> bool:
         if address < SPACE:
             rights = self._memory.rights_of(address // PAGE) & 7
-            if rights >> kind - MEMORY_READ & 1:
+            if rights >> kind - READ & 1:
                 entry[0] = address
                 ctypes.cast(entry, ctypes.POINTER(ctypes.c_uint32))[2] = rights
                 return True

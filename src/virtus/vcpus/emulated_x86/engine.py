@@ -4,19 +4,17 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from virtus.vcpus.emulated_x86 import library, stubs
-from virtus.vcpus.emulated_x86.callbacks import MEMORY_WRITE, NO_VECTOR, Callbacks
+from virtus.vcpus.emulated_x86.callbacks import Callbacks
 from virtus.vcpus.emulated_x86.hot_functions import HOT
 from virtus.vcpus.emulated_x86.library import Registers, Unicorn
 from virtus.vcpus.emulated_x86.loops import Loops
 from virtus.vcpus.emulated_x86.memory import EXECUTE, NO_ACCESS, PAGE, READ, SPACE, WRITE, AddressSpace
 from virtus.vcpus.emulated_x86.threads import SLICE_S, GuestThread, Turns
+from virtus.vcpus.program_state import FLAGS, NO_VECTOR, RIP, RSP, CpuContext, CpuFault
 
-RAX, RCX, RDX, RSP, R8, R9, RIP, FLAGS = 0, 1, 2, 4, 8, 9, 16, 17
-"""Places in a context's `general` words: the processor's numbers of its registers, then RIP and the flags."""
 STUB_BYTES: Final = 1 << 18
 HOST_STACK: Final = 1 << 20
 """Of a thread of the host that a guest thread runs on: Python keeps little there."""
@@ -31,32 +29,6 @@ BREAKPOINT: Final = 3
 
 Entry = Callable[[int], int]
 """One of our functions: gets the guest address where its arguments lie in a row; gives RAX."""
-
-
-@dataclass(slots=True)
-class CpuContext:
-    """All registers of a program: `general` in the order of `RAX`...`FLAGS`, `vectors` of 16 bytes each, and MXCSR."""
-
-    general: list[int]
-    vectors: bytes
-    mxcsr: int
-
-
-@dataclass(frozen=True, slots=True)
-class CpuFault:
-    """What stopped the program: `vector` of the processor, NO_VECTOR for an access to memory it has no right to.
-
-    `kind` is of enum uc_mem_type, and `page` the address of the page.
-    """
-
-    vector: int
-    page: int
-    kind: int
-
-    @property
-    def write(self) -> bool:
-        """Whether it was a store."""
-        return self.kind == MEMORY_WRITE
 
 
 class _GoOn(Exception):
