@@ -126,19 +126,24 @@ def install(program: bytes) -> int:
 
 
 # Answer one notification and wait for the next in one crossing; in Python the two calls cost more than in the kernel.
-# The block's words: descriptor, response (0: none), notification, result of the answer.
+# The block's words: descriptor, response that is due (0: none), notification. The next response follows the
+# notification, and is made ready with its cookie and zeroes. The result: the call's number, or a negative errno.
 #
-#            push rbx;  mov rbx, rdi;  mov rdx, [rbx+8];  test rdx, rdx;  jz receive
-#            mov rdi, [rbx];  mov esi, NOTIF_SEND;  mov eax, 16 (ioctl);  syscall;  mov [rbx+24], rax
-#   receive: mov rdi, [rbx+16];  xor eax, eax;  mov ecx, 10;  rep stosq          the kernel wants it zeroed
+#            push rbx;  mov rbx, rdi
+#   send:    mov rdx, [rbx+8];  test rdx, rdx;  jz receive
+#            mov rdi, [rbx];  mov esi, NOTIF_SEND;  mov eax, 16 (ioctl);  syscall
+#            cmp rax, -EINTR;  je send                                a signal came while another thread was notifying
+#            mov qword [rbx+8], 0
+#   receive: mov rdi, [rbx+16];  xor eax, eax;  mov ecx, 13;  rep stosq          the kernel wants it zeroed
 #            mov rdi, [rbx];  mov esi, NOTIF_RECV;  mov rdx, [rbx+16];  mov eax, 16;  syscall
-#            pop rbx;  ret
+#            test rax, rax;  js out
+#            mov rdx, [rbx+16];  mov rax, [rdx];  mov [rdx+80], rax;  mov eax, [rdx+16]
+#   out:     pop rbx;  ret
 EXCHANGE_CODE: Final = bytes.fromhex(
-    "53 4889fb 488b5308 4885d2 7413 488b3b be012118c0 b810000000 0f05 48894318"
-    "488b7b10 31c0 b90a000000 f348ab 488b3b be002150c0 488b5310 b810000000 0f05 5b c3"
+    "53 4889fb 488b5308 4885d2 741d 488b3b be012118c0 b810000000 0f05 4883f8fc 74e2 48c7430800000000"
+    "488b7b10 31c0 b90d000000 f348ab 488b3b be002150c0 488b5310 b810000000 0f05 4885c0 780e"
+    "488b5310 488b02 48894250 8b4210 5b c3"
 )
-
-_INTERRUPTED: Final = 2**64 - errno.EINTR
 
 
 class Listener:
@@ -151,39 +156,33 @@ class Listener:
         self.fd = fd
         self._code = MachineCode(EXCHANGE_CODE)
         self._exchange = self._code.function(ctypes.c_void_p, waits=True)
-        self._area = (ctypes.c_uint64 * 17)()  # the block, the notification (80 bytes), the response (24 bytes)
+        self._area = (ctypes.c_uint64 * 16)()  # the block, the notification (80 bytes), the response (24 bytes)
         self._address = ctypes.addressof(self._area)
+        self._response = self._address + 104
         whole = memoryview(self._area).cast("B")
-        self._block = whole[:32].cast("Q")
-        words, response = whole[32:112], whole[112:136]
+        self._block = whole[:24].cast("Q")
+        words, response = whole[24:104], whole[104:128]
         self._ids = words[:8].cast("Q")
         self._pid = words[8:16].cast("I")
-        self._number = words[16:20].cast("i")
         self.arguments = words[32:80].cast("Q")
-        self._answer_id = response[:8].cast("Q")
         self._value = response[8:16].cast("q")
         self._error = response[16:20].cast("i")
         self._flags = response[20:24].cast("I")
-        self._block[0], self._block[2] = fd, self._address + 32
+        self._block[0], self._block[2] = fd, self._address + 24
         try:
             fcntl.ioctl(fd, NOTIF_SET_FLAGS, SYNC_WAKE_UP)
         except OSError:
             pass  # before Linux 6.6: slower wake-ups, the same answers
 
-    def receive(self) -> bool:
-        """Send the answer that is due and wait for the next notification; False when the wait was interrupted.
+    def receive(self) -> int:
+        """Send the answer that is due and wait for the next notification: the number of the system call, unsigned.
 
-        An answer to a caller that was killed meanwhile is dropped.
+        Negative when the wait was interrupted. An answer to a caller that was killed meanwhile is dropped.
         """
         result = self._exchange(self._address)
-        if self._block[3] == _INTERRUPTED and self._block[1]:
-            self._send_now()  # a signal came while another thread of the guest was just notifying
-        self._block[1] = 0
-        if result >= 0:
-            return True
-        if -result in (errno.ENOENT, errno.EINTR):
-            return False
-        raise OSError(-result, os.strerror(-result))
+        if result < 0 and -result not in (errno.ENOENT, errno.EINTR):
+            raise OSError(-result, os.strerror(-result))
+        return result
 
     @property
     def ident(self) -> int:
@@ -195,28 +194,18 @@ class Listener:
         """The calling thread, as the supervisor's PID namespace numbers it."""
         return self._pid[0]
 
-    @property
-    def number(self) -> int:
-        """The system call."""
-        return self._number[0]
-
     def answer(self, value: int = 0, error: int = 0) -> None:
-        """Give the call a result, or an errno."""
-        self._answer_id[0] = self._ids[0]
-        self._value[0], self._error[0], self._flags[0] = value, -error, 0
-        self._send()
+        """Give the call a result, or an errno. Once for each notification."""
+        self._value[0], self._error[0] = value, -error
+        self._block[1] = self._response
 
     def let_through(self) -> None:
         """Have the host's kernel execute the call after all. Never a decision on memory: that may change meanwhile."""
-        self._answer_id[0] = self._ids[0]
-        self._value[0], self._error[0], self._flags[0] = 0, 0, USER_NOTIF_FLAG_CONTINUE
-        self._send()
-
-    def _send(self) -> None:
-        self._block[1] = self._address + 112
+        self._flags[0] = USER_NOTIF_FLAG_CONTINUE
+        self._block[1] = self._response
 
     def _send_now(self) -> None:
-        response = bytes(memoryview(self._area).cast("B")[112:136])
+        response = bytes(memoryview(self._area).cast("B")[104:128])
         while True:
             try:
                 fcntl.ioctl(self.fd, NOTIF_SEND, response)

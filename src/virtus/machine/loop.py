@@ -2,7 +2,7 @@
 
 from time import perf_counter_ns
 
-from virtus.exits import Personality, Reason, Vcpu
+from virtus.exits import HYPERCALL, SYSCALL, Personality, Vcpu
 from virtus.machine.meter import Meter
 
 
@@ -15,8 +15,9 @@ def run(vcpu: Vcpu, personality: Personality, meter: Meter) -> None:
         exit = vcpu.run()
         out = clock()
         meter.guest_ns += out - before
-        exits[exit.reason.value] += 1
-        if exit.reason is Reason.SYSCALL or exit.reason is Reason.HYPERCALL:
+        reason = exit.reason
+        exits[reason._value_] += 1  # `value` is a function
+        if reason is SYSCALL or reason is HYPERCALL:
             calls[personality.name_of(exit)] += 1
         personality.handle(exit)
         before = clock()

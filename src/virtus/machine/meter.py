@@ -5,7 +5,7 @@ monotonic clock; processor time and context switches come from the host's own ac
 """
 
 import os
-from collections import Counter
+from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -18,13 +18,17 @@ def shell_status(status: int) -> int:
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
+def _counts() -> defaultdict[str, int]:
+    return defaultdict(int)  # half the cost of a Counter, at every exit
+
+
 @dataclass(slots=True)
 class Meter:
     """The counters of one machine."""
 
-    exits: Counter[str] = field(default_factory=Counter)  # by reason
-    calls: Counter[str] = field(default_factory=Counter)  # system calls by name
-    notes: Counter[str] = field(default_factory=Counter)  # refused, unknown or limited, one line each
+    exits: defaultdict[str, int] = field(default_factory=_counts)  # by reason
+    calls: defaultdict[str, int] = field(default_factory=_counts)  # system calls by name
+    notes: defaultdict[str, int] = field(default_factory=_counts)  # refused, unknown or limited, one line each
     guest_ns: int = 0
     personality_ns: int = 0
     started_ns: int = field(default_factory=perf_counter_ns)

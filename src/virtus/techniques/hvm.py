@@ -328,7 +328,8 @@ def _load(machine: HardwareMachine, image: bytes, ramdisk: bytes, command: str, 
 def _sum(meters: list[Meter]) -> Meter:
     total = Meter()
     for meter in meters:
-        total.exits += meter.exits
+        for reason, count in meter.exits.items():
+            total.exits[reason] += count
         total.guest_ns += meter.guest_ns
         total.personality_ns += meter.personality_ns
     return total

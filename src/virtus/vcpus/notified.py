@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from virtus.exits import Exit, Reason
+from virtus.exits import ENDED, SYSCALL, Exit
 from virtus.host.seccomp import Listener
 
 
@@ -14,18 +14,19 @@ class NotifiedVcpu:
 
     def __init__(self, listener: int, ended: Callable[[], bool]) -> None:
         self._listener = Listener(listener)
+        self._receive = self._listener.receive
         self._ended = ended
         self._exit = Exit()
         self._exit.context = self._listener
 
     def run(self) -> Exit:
         """See Vcpu."""
-        exit, listener = self._exit, self._listener
-        while not listener.receive():
+        exit = self._exit
+        while (number := self._receive()) < 0:
             if self._ended():
-                exit.reason, exit.number = Reason.ENDED, 0
+                exit.reason, exit.number = ENDED, 0
                 return exit
-        exit.reason, exit.number = Reason.SYSCALL, listener.number
+        exit.reason, exit.number = SYSCALL, number
         return exit
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import signal
 from collections import deque
 from typing import Final
 
-from virtus.exits import Exit, Reason
+from virtus.exits import ENDED, EVENT, SIGNAL, SYSCALL, Exit
 from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
@@ -183,7 +183,7 @@ class PtraceVcpu(HostVcpu[StubContext]):
                 if self._epoll is not None and self._watcher is not None:
                     if not self._running:
                         self._epoll_only()
-                        exit.reason, exit.context, exit.number = Reason.EVENT, None, 0
+                        exit.reason, exit.context, exit.number = EVENT, None, 0
                         if self._epoll.poll(0, 1):
                             return exit
                         continue
@@ -210,19 +210,19 @@ class PtraceVcpu(HostVcpu[StubContext]):
                 context.running = False
                 if status & 0xFF != WAIT_STOPPED:
                     raise OSError(3, "the machine's I/O watcher was killed")
-                exit.reason, exit.context, exit.number = Reason.EVENT, None, 0
+                exit.reason, exit.context, exit.number = EVENT, None, 0
                 return exit
             self.came_out(context)
             exit.context = context
             if status & 0xFF != WAIT_STOPPED:
                 del self.contexts[context.ident]
-                exit.reason, exit.number = Reason.ENDED, status
+                exit.reason, exit.number = ENDED, status
                 return exit
             number = status >> 8
             if number == ptrace.SYSCALL_STOP:
-                exit.reason, exit.number = Reason.SYSCALL, context.regs[r.ORIG_RAX]
+                exit.reason, exit.number = SYSCALL, context.regs[r.ORIG_RAX]
                 return exit
-            exit.reason = Reason.SIGNAL
+            exit.reason = SIGNAL
             exit.number = 0 if number in (KICK, signal.SIGSTOP) else number
             return exit
 

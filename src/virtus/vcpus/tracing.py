@@ -14,7 +14,7 @@ import signal
 import struct
 from typing import Final
 
-from virtus.exits import Exit, Reason
+from virtus.exits import ENDED, SYSCALL, Exit, Reason
 from virtus.host import ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.linux_calls import NUMBERS
@@ -39,10 +39,10 @@ class NullifyingVcpu(PtraceVcpu):
     def run(self) -> Exit:
         """See Vcpu."""
         exit = super().run()
-        if exit.reason is Reason.SYSCALL:
+        if exit.reason is SYSCALL:
             status = self._nullify(exit.context)
             if status:
-                exit.reason, exit.number = Reason.ENDED, status
+                exit.reason, exit.number = ENDED, status
         return exit
 
     def _nullify(self, context: StubContext) -> int:

@@ -11,7 +11,7 @@ from time import monotonic_ns
 from types import GeneratorType
 from typing import Any, Final
 
-from virtus.exits import Context, Exit, Reason
+from virtus.exits import EVENT, SIGNAL, SYSCALL, Context, Exit, Reason
 from virtus.personalities.linux import delivery, lifecycle, siginfo
 from virtus.personalities.linux.abi import abi_of
 from virtus.personalities.linux.abi.base import NO_SYSCALL
@@ -81,22 +81,22 @@ class Kernel:
 
     def name_of(self, exit: Exit) -> str:
         """See Personality."""
-        if exit.reason is Reason.SYSCALL:
+        if exit.reason is SYSCALL:
             return self.abi.names.get(exit.number) or self.abi.unknown(exit.number)
         return str(exit.number)
 
     def handle(self, exit: Exit) -> None:
         """See Personality."""
         reason = exit.reason
-        if reason is Reason.EVENT:
+        if reason is EVENT:
             self.scheduler.dispatch()
         else:
             task = self._by_context.get(exit.context.ident)
             if task is not None:
                 self._current = task
-                if reason is Reason.SYSCALL:
+                if reason is SYSCALL:
                     self._call(task, exit.number)
-                elif reason is Reason.SIGNAL:
+                elif reason is SIGNAL:
                     if exit.number:
                         delivery.on_host_signal(task, exit.number)
                     self.to_user_mode(task)

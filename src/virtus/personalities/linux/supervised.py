@@ -1,10 +1,11 @@
 """The Linux personality for guests that the host's kernel serves: answers what the seccomp filter notifies."""
 
 import errno
+import functools
 import os
 from typing import Any, Final
 
-from virtus.exits import Exit, Reason
+from virtus.exits import ENDED, SYSCALL, Exit
 from virtus.isa.x86.linux_calls import NAMES, NUMBERS
 from virtus.personalities.linux.supervision import POWER, PROCESSES, REFUSED
 
@@ -14,6 +15,8 @@ LINUX_REBOOT_CMD_CAD_ON: Final = 0x89ABCDEF
 LINUX_REBOOT_CMD_CAD_OFF: Final = 0
 ENDING: Final = frozenset({0x01234567, 0xCDEF0123, 0x4321FEDC, 0xA1B2C3D4})
 """LINUX_REBOOT_CMD_RESTART, HALT, POWER_OFF, RESTART2."""
+HIGHEST_NAMED: Final = 8191
+IMPOSSIBLE: Final = "call of an impossible number"
 REFUSED_NUMBERS: Final = {NUMBERS[name]: error for name, error in REFUSED.items()}
 
 
@@ -35,12 +38,12 @@ class Supervisor:
 
     def name_of(self, exit: Exit) -> str:
         """See Personality."""
-        return NAMES.get(exit.number) or f"call {exit.number}"
+        return NAMES.get(exit.number) or _unknown(exit.number)
 
     def handle(self, exit: Exit) -> None:
         """See Personality. `exit.context` is the notification: it answers errors, or lets a call through."""
-        if exit.reason is not Reason.SYSCALL:
-            self.running = exit.reason is not Reason.ENDED
+        if exit.reason is not SYSCALL:
+            self.running = exit.reason is not ENDED
             return
         number, call = exit.number, exit.context
         if number in PROCESS_CALLS:
@@ -51,7 +54,7 @@ class Supervisor:
         elif number == NUMBERS[POWER]:
             self._reboot(call)
         else:
-            self._meter.note(f"unknown system call {number}: ENOSYS")
+            self._meter.note(_not_there(number))
             call.answer(error=errno.ENOSYS)
 
     def _reboot(self, call: Any) -> None:
@@ -101,3 +104,14 @@ class Supervisor:
                 finally:
                     os.close(task_directory)
         return total
+
+
+@functools.lru_cache(maxsize=HIGHEST_NAMED + 2)
+def _unknown(number: int) -> str:
+    """A call that Linux does not have; a guest cannot fill the meter by making up numbers."""
+    return f"call {number}" if number <= HIGHEST_NAMED else IMPOSSIBLE
+
+
+@functools.lru_cache(maxsize=HIGHEST_NAMED + 2)
+def _not_there(number: int) -> str:
+    return f"unknown system {_unknown(number)}: ENOSYS"
