@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 CACHE: Final = Path(__file__).parent / "results" / "workloads"
+SOURCES: Final = Path(__file__).parent / "programs"
 LUPA: Final = "2.8"
 """The release of lupa on PyPI whose source distribution brings Lua 5.4 along."""
 COMPILE: Final = """#!/bin/sh
@@ -73,6 +74,16 @@ def call_loop() -> Path:
     return program
 
 
+def notified() -> Path:
+    """A static program that answers its own system calls by seccomp's notification, and prints what each took."""
+    program = CACHE / "notified"
+    if not program.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(SOURCES / "notified.c")], check=True)
+    return program
+
+
 if __name__ == "__main__":
     print(compile_lua())
+    print(notified())
     print(call_loop())
