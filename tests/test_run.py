@@ -6,7 +6,9 @@ import pty
 import select
 import signal
 import subprocess
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,27 @@ def test_a_terminal_is_a_terminal_and_control_c_interrupts(technique: str) -> No
     os.close(master)
     assert b"0 0" in seen
     assert os.waitstatus_to_exitcode(status) == 3
+
+
+def test_a_terminal_is_as_it_was_whatever_ends_the_supervisor() -> None:
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    command = [PYTHON, "-m", "virtus", "run", "--", "sh", "-c", "echo ready; sleep 60"]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    _read_until(master, b"ready")
+    _until(lambda: termios.tcgetattr(slave) != before)
+    process.kill()
+    process.wait()
+    _until(lambda: termios.tcgetattr(slave) == before)
+    os.close(master)
+    os.close(slave)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert condition()
 
 
 def _read_until(master: int, word: bytes) -> bytes:

@@ -133,21 +133,18 @@ def pin(name: str, processors: tuple[int, ...]) -> None:
 def console(name: str) -> None:
     """Take part in a machine's console, until Ctrl-] is typed."""
     import os
-    import termios
-    import tty
 
     from virtus.devices.console import ESCAPE
+    from virtus.devices.raw_mode import RawMode
     from virtus.machine import control
 
     descriptor = sys.stdin.fileno()
-    saved = termios.tcgetattr(descriptor) if os.isatty(descriptor) else None
+    raw = RawMode(descriptor) if os.isatty(descriptor) else None
     try:
-        if saved is not None:
-            tty.setraw(descriptor, termios.TCSADRAIN)
         control.attach(name, descriptor, sys.stdout.fileno(), ESCAPE)
     finally:
-        if saved is not None:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, saved)
+        if raw is not None:
+            raw.leave()
 
 
 @command.command()

@@ -4,8 +4,9 @@ import os
 import select
 import socket
 import termios
-import tty
-from typing import Any, Final
+from typing import Final
+
+from virtus.devices.raw_mode import RawMode
 
 ESCAPE: Final = b"\x1d"
 """Ctrl-]: as in telnet, virsh and xl; ends the machine at once."""
@@ -22,7 +23,7 @@ class Console:
 
     def __init__(self, user_in: int, user_out: int) -> None:
         self._in, self._out = user_in, user_out
-        self._saved: list[Any] | None = None
+        self._raw: RawMode | None = None
         self._ended = user_in < 0
         self._others: list[socket.socket] = []
         self._shown = bytearray()
@@ -32,10 +33,9 @@ class Console:
         """Raw mode where a terminal is there to be read from by us."""
         if not self._ended and os.isatty(self._in):
             try:
-                self._saved = termios.tcgetattr(self._in)
-                tty.setraw(self._in, termios.TCSADRAIN)
+                self._raw = RawMode(self._in)
             except termios.error:
-                self._saved = None  # in the background
+                pass  # in the background
 
     def descriptors(self) -> list[int]:
         """What becomes readable when something is typed."""
@@ -73,7 +73,7 @@ class Console:
             data = b""
         if not data:
             self._ended = True
-        elif self._saved is not None and ESCAPE in data:
+        elif self._raw is not None and ESCAPE in data:
             self.escaped = True
             data = data[: data.index(ESCAPE)]
         return data
@@ -105,6 +105,6 @@ class Console:
         for other in self._others:
             other.close()
         self._others.clear()
-        if self._saved is not None:
-            termios.tcsetattr(self._in, termios.TCSADRAIN, self._saved)
-            self._saved = None
+        if self._raw is not None:
+            self._raw.leave()
+            self._raw = None

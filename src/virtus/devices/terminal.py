@@ -7,8 +7,9 @@ import signal
 import struct
 import termios
 import threading
-import tty
 from typing import Any
+
+from virtus.devices.raw_mode import RawMode
 
 
 def terminals_among(fds: tuple[int, ...] = (0, 1, 2)) -> list[int]:
@@ -21,7 +22,7 @@ class Proxy:
 
     def __init__(self, master: int, user_in: int, user_out: int) -> None:
         self._master, self._in, self._out = master, user_in, user_out
-        self._saved: list[Any] | None = None
+        self._raw: RawMode | None = None
         self._stop_out, self._stop_in = os.pipe()
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._before: Any = signal.SIG_DFL
@@ -31,10 +32,9 @@ class Proxy:
         self.resize()
         self._before = signal.signal(signal.SIGWINCH, lambda *_: self.resize())
         try:
-            self._saved = termios.tcgetattr(self._in)
-            tty.setraw(self._in, termios.TCSADRAIN)
+            self._raw = RawMode(self._in)
         except termios.error:
-            self._saved = None  # no terminal to read from, or one in the background
+            pass  # no terminal to read from, or one in the background
         self._thread.start()
 
     def resize(self) -> None:
@@ -43,7 +43,7 @@ class Proxy:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
 
     def _copy(self) -> None:
-        sources = [self._master, self._stop_out] + ([self._in] if self._saved is not None else [])
+        sources = [self._master, self._stop_out] + ([self._in] if self._raw is not None else [])
         stopping = False
         while True:
             ready, _, _ = select.select(sources, [], [], 0 if stopping else None)
@@ -71,8 +71,8 @@ class Proxy:
         """Everything the guest has written is shown; the terminal is as it was."""
         os.write(self._stop_in, b"x")
         self._thread.join(timeout=5)
-        if self._saved is not None:
-            termios.tcsetattr(self._in, termios.TCSADRAIN, self._saved)
+        if self._raw is not None:
+            self._raw.leave()
         signal.signal(signal.SIGWINCH, self._before)
         for fd in (self._stop_out, self._stop_in, self._master):
             os.close(fd)
