@@ -36,7 +36,7 @@ def command(as_json: bool) -> None:
     for heading in ("technique", "§", "vCPU", "personality", *(("what it is",) if wide else ()), "here"):
         table.add_column(heading, no_wrap=heading == "technique")
     for row, state in found:
-        colour, here = ("green", "works") if state.works else ("yellow" if row.module else "dim", state.reason)
+        colour, here = ("green", "works") if state.works else ("yellow", state.reason)
         summary = (row.summary,) if wide else ()
         table.add_row(row.name, row.section, row.vcpu, row.personality, *summary, f"[{colour}]{here}[/]")
     console.print(table)

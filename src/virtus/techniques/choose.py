@@ -69,19 +69,14 @@ def technique_for(guest: Guest) -> str:
     if guest.kind is Kind.DECK:
         return "emulation"
     if guest.kind is Kind.KERNEL and guest.bits == 64:
-        return "hvm" if "hvm" in registry.names() and registry.get("hvm").probe().works else "paravirt"
+        return "hvm" if registry.get("hvm").probe().works else "paravirt"
+    if guest.kind in SYSTEMS:
+        return "prescan"
+    if guest.kind is Kind.PE and guest.machine == HOST:
+        return "api-wrapper"
     doing = f"running {guest.path}"
-    what = {
-        Kind.ELF: f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else ""),
-        Kind.PE: f"a Windows program for {guest.machine}",
-    }.get(guest.kind, f"a {guest.kind.value}" + (" (32-bit)" if guest.kind is Kind.KERNEL else ""))
-    needed = {Kind.ELF: "emulation", Kind.PE: "api-wrapper"}.get(guest.kind, "prescan")
-    fits = guest.kind in SYSTEMS or (guest.kind is Kind.PE and guest.machine == "x86-64")
-    if fits and needed in registry.names():
-        return needed
-    if fits and guest.kind is Kind.PE and "api-emulation" in registry.names():
-        return "api-emulation"
-    if guest.kind is Kind.PE and guest.machine != HOST:
+    if guest.kind is Kind.PE:
+        what = f"a Windows program for {guest.machine}"
         raise GuestNotRunnable(doing, what, "those for x86-64 run here; wine may run it, with its 32-bit half")
-    remedy = f"it needs the technique {needed}, which is not built yet; x86-64 Linux programs run today"
-    raise GuestNotRunnable(doing, what, remedy)
+    what = f"a program for {guest.machine}" + (" (32-bit)" if guest.bits == 32 else "")
+    raise GuestNotRunnable(doing, what, "Linux programs for x86-64 and riscv64 (64-bit) run here")
