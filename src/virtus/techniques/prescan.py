@@ -23,7 +23,7 @@ from virtus.personalities.pc import bios, direct_boot, multiboot, without_bios
 from virtus.personalities.pc.board import VIDEO_HOLE, Board, Media
 from virtus.personalities.pc.start import CODE, DATA, GDT, GDT_AT, Start
 from virtus.techniques.base import Availability
-from virtus.techniques.booting import open_disk, read_image
+from virtus.techniques.booting import ethernet_address, open_disk, read_image
 from virtus.vcpus.scanned import cpu_state
 from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
@@ -31,6 +31,8 @@ SERIAL_CONSOLE: Final = "console=ttyS0"
 """Linux talks to the first serial port, and so to our console, unless its command line names another one."""
 FLAT_CODE, FLAT_DATA = 0xC09B, 0xC093  # attributes of the segments in `Start`'s table
 FLOPPY_SIZES: Final = {size * 1024 for size in (160, 180, 320, 360, 720, 1200, 1440, 2880)}
+OUI: Final = b"\x52\x54\x00"
+"""Of the network card: locally administered, as QEMU's are."""
 CD_MAGIC_AT, CD_MAGIC = 0x8001, b"CD001"  # ECMA-119, 8.1.2
 
 
@@ -127,6 +129,7 @@ def _media(spec: MachineSpec, image: bytes, things: contextlib.ExitStack) -> tup
         cdrom=None if spec.cdrom is None else open_disk(spec.cdrom, things, read_only=True),
         floppy=None if spec.floppy is None else open_disk(spec.floppy, things, read_only=False, snapshot=True),
         link=network.attach(spec.net),
+        address=ethernet_address(OUI, spec.name),
     )
     if media.link is not None:
         things.callback(media.link.close)
