@@ -6,6 +6,7 @@ from virtus.devices.console import Console
 from virtus.devices.pc.bus import DmaMemory
 from virtus.memory.guest_memory import GuestMemory
 from virtus.personalities.pc.board import Board, Media
+from virtus.personalities.pc.front import Front
 
 MIB = 1 << 20
 
@@ -45,7 +46,7 @@ def board(media: Media | None = None, memory: GuestMemory | None = None) -> tupl
     """A whole board with 16 MiB."""
     ram = memory or GuestMemory(16 * MIB)
     time = Time()
-    return Board(ram, Console(-1, -1), media or Media(), show_screen=True, clock=time), time, ram
+    return Board(ram, Console(-1, -1), media or Media(), front=Front.SCREEN, clock=time), time, ram
 
 
 def image(path: Path, size: int) -> Path:

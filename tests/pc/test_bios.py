@@ -14,6 +14,7 @@ from virtus.errors import HostLacks
 from virtus.memory.guest_memory import GuestMemory
 from virtus.personalities.pc import bios
 from virtus.personalities.pc.board import VIDEO_HOLE, Board, Media
+from virtus.personalities.pc.front import Front
 
 MIB = 1 << 20
 LONGEST_S = 120
@@ -58,7 +59,7 @@ def run(firmware: bios.Bios, media: Media, first: str, until: Callable[[Board], 
         floppy=media.floppy is not None, cdrom=media.cdrom is not None, disks=len(media.disks), first=first
     )
     media.files = bios.files(firmware, memory.size, order)
-    board = Board(memory, Console(-1, -1), media, show_screen=True)
+    board = Board(memory, Console(-1, -1), media, front=Front.SCREEN)
     vcpu = EmulatedVcpu(space, board)
     board.dma.written = vcpu.flush_instructions
     try:

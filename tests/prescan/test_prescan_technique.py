@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.prescan.machines import needs_assembler
 from virtus.cli import explain
 from virtus.errors import GuestNotFound, HostLacks, UsageError
-from virtus.machine.machine_spec import MachineSpec
+from virtus.machine.machine_spec import DiskSpec, MachineSpec
 from virtus.personalities.pc import bios
 from virtus.techniques import registry
 from virtus.techniques.prescan import Prescan
@@ -26,6 +26,13 @@ KERNEL = """
 """
 POWER_OFF = "mov $0xFE, %al; out %al, $0x64; 1: hlt; jmp 1b"  # the keyboard controller's reset line
 SHUT_DOWN = "lidt nowhere; ud2; nowhere: .word 0; .long 0"
+
+
+def needs_bios() -> None:
+    try:
+        bios.find()
+    except HostLacks as lacking:
+        pytest.skip(str(lacking))
 
 
 def kernel(directory: Path, end: str) -> Path:
@@ -44,7 +51,9 @@ def test_a_multiboot_kernel(tmp_path: Path, end: str, status: int) -> None:
     output = tmp_path / "output"
     descriptor = os.open(output, os.O_CREAT | os.O_WRONLY)
     try:
-        spec = MachineSpec(kernel(tmp_path, end), memory=64 << 20, console_in=-1, console_out=descriptor)
+        spec = MachineSpec(
+            kernel(tmp_path, end), memory=64 << 20, console_in=-1, console_out=descriptor, extra={"bios": "none"}
+        )
         report = technique.boot(spec)
     finally:
         os.close(descriptor)
@@ -52,6 +61,33 @@ def test_a_multiboot_kernel(tmp_path: Path, end: str, status: int) -> None:
     assert b"hello" in output.read_bytes()
     assert report.details["instructions scanned"] >= 5
     assert report.details["breakpoints planted"] >= 1
+
+
+# What a BIOS leaves: the video mode in its data area, and a vector of interrupt 10h; shown on the screen
+ASK_BIOS = f"mov 0x449, %al; add $'0', %al; mov %al, 0xB8000; cmpl $0, 0x40; je 5f; movb $'V', 0xB8002; 5: {POWER_OFF}"
+
+
+@needs_assembler
+@pytest.mark.slow
+def test_a_multiboot_kernel_finds_the_bios_where_there_is_one(tmp_path: Path) -> None:
+    needs_bios()
+    source = KERNEL.replace("rep outsb", "").format(end=ASK_BIOS)
+    (tmp_path / "kernel.s").write_text(source)
+    subprocess.run(["as", "--32", "kernel.s", "-o", "kernel.o"], cwd=tmp_path, check=True)
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0x200000", "kernel.o", "-o", "kernel"]
+    subprocess.run(link, cwd=tmp_path, check=True, capture_output=True)
+    shown = {}
+    for name, extra in (("with", {}), ("without", {"bios": "none"})):
+        descriptor = os.open(tmp_path / name, os.O_CREAT | os.O_WRONLY)
+        try:
+            spec = MachineSpec(tmp_path / "kernel", memory=64 << 20, console_in=-1, console_out=descriptor, extra=extra)
+            assert Prescan().boot(spec).status == 0
+        finally:
+            os.close(descriptor)
+        shown[name] = (tmp_path / name).read_bytes()
+    assert b"3V" in shown["with"]
+    assert b"0" in shown["without"]
+    assert b"V" not in shown["without"]
 
 
 BOOT_SECTOR = """
@@ -70,10 +106,7 @@ BOOT_SECTOR = """
 @pytest.mark.slow
 def test_a_floppy_disk_boots_through_the_bios(tmp_path: Path) -> None:
     """Real mode is emulated, the BIOS's own 32-bit code runs directly."""
-    try:
-        bios.find()
-    except HostLacks as lacking:
-        pytest.skip(str(lacking))
+    needs_bios()
     (tmp_path / "boot.s").write_text(BOOT_SECTOR)
     subprocess.run(["as", "--32", "boot.s", "-o", "boot.o"], cwd=tmp_path, check=True)
     link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "boot.o", "-o", "floppy.img"]
@@ -101,6 +134,14 @@ def test_it_works_here_or_says_why() -> None:
     [
         (MachineSpec(Path("/nowhere/kernel")), GuestNotFound),
         (MachineSpec(Path("/bin/sh"), cpus=2), UsageError),
+        (
+            MachineSpec(
+                Path("/bin/sh"), disks=[DiskSpec(Path("/bin/sh"), True)] + 3 * [DiskSpec(Path("/bin/ls"), True)]
+            ),
+            UsageError,
+        ),
+        (MachineSpec(Path("/bin/sh"), extra={"bios": "/nowhere"}), HostLacks),
+        (MachineSpec(Path("/bin/sh"), extra={"console": "paper"}), UsageError),
     ],
 )
 def test_what_is_refused(spec: MachineSpec, error: type[Exception]) -> None:

@@ -97,6 +97,15 @@ def memory(name: str, size: str) -> None:
 @command.command()
 @click.argument("name")
 @click.argument("file", type=Path)
+def screenshot(name: str, file: Path) -> None:
+    """Put what is on a PC's screen into FILE, as PNG."""
+    width, height = _ask(name, "screenshot", path=str(file.absolute()))
+    click.echo(f"{file}: {width} x {height} pixels")
+
+
+@command.command()
+@click.argument("name")
+@click.argument("file", type=Path)
 def save(name: str, file: Path) -> None:
     """Put a machine into FILE, and end it; `restore` goes on with it."""
     _ask(name, "save", path=str(file.absolute()))

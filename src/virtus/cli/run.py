@@ -89,6 +89,8 @@ Examples:
 @click.option("--cdrom", type=Path, metavar="FILE", help="Of a PC: the CD in its drive.")
 @click.option("--floppy", type=Path, metavar="FILE", help="Of a PC: the floppy disk in its drive.")
 @click.option("--name", default="", metavar="NAME", help="Of a kernel: how `virtus domain` calls it.")
+@click.option("--console", metavar="screen|serial", help="Of a PC: what your terminal is; default: what fits.")
+@click.option("--bios", metavar="DIR|none", help="Of a PC: where a BIOS is; none: boot kernels without.")
 @click.option(
     "--depth", type=click.IntRange(1), metavar="N", help="With prescan: branches that a scan follows at most."
 )
@@ -110,6 +112,8 @@ def command(
     cdrom: Path | None,
     floppy: Path | None,
     name: str,
+    console: str | None,
+    bios: str | None,
     depth: int | None,
     **box: Any,
 ) -> int:
@@ -143,7 +147,11 @@ def command(
             floppy=floppy,
             net=spec.net,
             name=name,
-            extra={} if depth is None else {"depth": str(depth)},
+            extra={
+                option: str(value)
+                for option, value in (("depth", depth), ("console", console), ("bios", bios))
+                if value is not None
+            },
         )
         report = boot(machine, technique or choose.technique_for(guest))
     else:
@@ -159,6 +167,9 @@ def command(
         from virtus.report.meter import show
 
         show(report)
+    elif report.status and choose.is_system(guest):
+        for note in report.notes:  # why a machine ended that did not power off
+            click.echo(f"virtus: {note}", err=True)
     return report.status
 
 

@@ -12,10 +12,11 @@ from virtus.devices.disk import Disk
 from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError
 
 
-def read_image(path: Path) -> bytes:
-    """A kernel's or a ramdisk's bytes; raises GuestNotFound or GuestNotRunnable."""
+def read_image(path: Path, most: int = -1) -> bytes:
+    """A kernel's or a ramdisk's bytes, at most so many; raises GuestNotFound or GuestNotRunnable."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            return stream.read(most)
     except FileNotFoundError as error:
         raise GuestNotFound(f"reading {path}", "no such file") from error
     except OSError as error:

@@ -36,6 +36,25 @@ class Screen:
         self._cursor = -1
 
     @property
+    def is_text(self) -> bool:
+        """Whether the screen shows characters."""
+        return self._vga.text_mode
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Width and height in graphics modes."""
+        vga = self._vga
+        if vga.linear_mode:
+            return max(vga.dispi[DISPI_X], 8), max(vga.dispi[DISPI_Y], 1)
+        lines = (vga.crtc[0x12] | (vga.crtc[7] & 2) << 7 | (vga.crtc[7] & 0x40) << 3) + 1
+        lines //= 2 if vga.crtc[9] & 0x9F else 1
+        return self.size[0] * (4 if vga.sequencer[4] & 8 else 8), lines
+
+    def forget(self) -> None:
+        """The terminal shows something else: all of the screen is to be sent again."""
+        self._shown, self._cursor = [], -1
+
+    @property
     def size(self) -> tuple[int, int]:
         """Columns and rows in text mode."""
         crtc = self._vga.crtc
@@ -113,23 +132,19 @@ class Screen:
 
     def _planar_picture(self) -> tuple[int, int, bytes]:
         vga = self._vga
-        columns, _ = self.size
-        lines = (vga.crtc[0x12] | (vga.crtc[7] & 2) << 7 | (vga.crtc[7] & 0x40) << 3) + 1
-        double = 2 if vga.crtc[9] & 0x9F else 1
+        width, height = self.pixels
         start, stride = vga.crtc[0x0C] << 8 | vga.crtc[0x0D], vga.crtc[0x13] * 2
         pixels = bytearray()
         if vga.sequencer[4] & 8:  # 256 colours
-            width, height = columns * 4, lines // double
             colours = [self._colour(index) for index in range(256)]
             for line in range(height):
                 at = 4 * (start + line * stride)
                 row = vga.memory[at : at + width].ljust(width, b"\0")
                 pixels += b"".join([colours[value] for value in row])
             return width, height, bytes(pixels)
-        width, height = columns * 8, lines // double
         colours = [self._colour(vga.attribute[number] & 0x3F) for number in range(16)]
         for line in range(height):
-            for column in range(columns):
+            for column in range(width // 8):
                 at = 4 * (start + line * stride + column & 0xFFFF)
                 planes = vga.memory[at : at + 4]
                 for bit in range(7, -1, -1):
@@ -139,7 +154,7 @@ class Screen:
 
     def _linear_picture(self) -> tuple[int, int, bytes]:
         vga, dispi = self._vga, self._vga.dispi
-        width, height, depth = max(dispi[DISPI_X], 8), max(dispi[DISPI_Y], 1), dispi[DISPI_BPP]
+        (width, height), depth = self.pixels, dispi[DISPI_BPP]
         size = (depth + 7) // 8
         pitch = dispi[DISPI_VIRTUAL_X] * size
         start = dispi[DISPI_Y_OFFSET] * pitch + dispi[DISPI_X_OFFSET] * size

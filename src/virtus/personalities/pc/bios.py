@@ -44,6 +44,14 @@ def find(directory: Path | None = None) -> Bios:
     raise HostLacks("looking for a BIOS", found, "apt install seabios, or name a directory with --bios")
 
 
+def find_display(directory: Path | None = None) -> bytes | None:
+    """The display's BIOS alone, which has the font of its text modes; None where there is none."""
+    try:
+        return find(directory).display
+    except HostLacks:
+        return None
+
+
 def load(memory: GuestMemory, bios: Bios) -> tuple[int, GuestMemory]:
     """Copy it below 1 MiB, where it runs; return the address below 4 GiB and the memory for where it is reset to.
 
@@ -55,9 +63,13 @@ def load(memory: GuestMemory, bios: Bios) -> tuple[int, GuestMemory]:
     return FOUR_GIB - len(bios.system), rom
 
 
-def boot_order(*, floppy: bool, cdrom: bool, disks: int, first: str = "") -> str:
-    """The file bootorder: `first` ("floppy", "cdrom" or "disk"), then whatever else there is."""
+def boot_order(*, floppy: bool, cdrom: bool, disks: int, first: str = "", rom: str = "") -> str:
+    """The file bootorder: `first` ("floppy", "cdrom", "disk" or "rom"), then whatever else there is.
+
+    `rom` is an option ROM's path, if one is to boot.
+    """
     paths = {
+        "rom": [rom] if rom else [],
         "floppy": [FLOPPY_PATH] if floppy else [],
         "cdrom": [CD_PATH] if cdrom else [],
         "disk": [
@@ -65,7 +77,7 @@ def boot_order(*, floppy: bool, cdrom: bool, disks: int, first: str = "") -> str
             for number in range(disks)
         ],
     }
-    order = sorted(paths, key=lambda kind: (kind != first, ["floppy", "disk", "cdrom"].index(kind)))
+    order = sorted(paths, key=lambda kind: (kind != first, ["rom", "floppy", "disk", "cdrom"].index(kind)))
     return "".join(f"{path}\n" for kind in order for path in paths[kind])
 
 

@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from virtus.devices.console import Console
 from virtus.devices.disk import Disk
@@ -30,6 +30,7 @@ from virtus.devices.pc.screen import Screen
 from virtus.devices.pc.uart16550 import Uart16550
 from virtus.exits import Exit, Reason
 from virtus.memory.guest_memory import GuestMemory
+from virtus.personalities.pc.front import Front, Terminal
 
 VIDEO_HOLE: Final = vga.WINDOW
 """The only hole in memory below its end. B0000h to BFFFFh is plain memory: text is read from there."""
@@ -40,7 +41,6 @@ VGA_SLOT, NETWORK_SLOT = 2, 3
 MOST_DISKS: Final = 3
 """The fourth place is the CD drive's."""
 STATUS_OF_ESCAPE: Final = 130
-SCREEN_EVERY_NS: Final = 50_000_000
 LONGEST_WAIT_S: Final = 0.5
 MOST_DEBUG: Final = 1 << 20
 
@@ -58,11 +58,23 @@ class Media:
     """Firmware configuration (`virtus.personalities.pc.bios.files`)."""
 
 
+class Service(Protocol):
+    """Something else that is looked after while the machine runs."""
+
+    def descriptors(self) -> list[int]:
+        """What becomes readable when there is something to `poll` for."""
+        ...
+
+    def poll(self) -> None:
+        """Do what there is to do."""
+        ...
+
+
 class Board:
     """See Personality; also `pending` and `acknowledge`, the interrupt controller of the processor.
 
-    With `show_screen` the text screen is on the console and what is typed goes to the keyboard; otherwise the first
-    serial port is. `kick` is set by whoever has the processor; it may be called from any thread.
+    `front` is what of it the console shows. `kick` is set by whoever has the processor; it may be called from any
+    thread. `services` are polled with the board's own devices.
     """
 
     def __init__(
@@ -71,10 +83,11 @@ class Board:
         console: Console,
         media: Media,
         *,
-        show_screen: bool,
+        front: Front,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._console, self._show_screen, self._clock = console, show_screen, clock
+        self._clock, self.media = clock, media
+        self.services: list[Service] = []
         self.ended, self.status = "", 0
         self.debug = bytearray()
         """What firmware said on its debug port."""
@@ -85,8 +98,7 @@ class Board:
         self.interrupts = InterruptControllers()
         self.ports = PortBus()
         self._windows: list[tuple[range, pci.MemoryDevice]] = []
-        self._screen_at = 0
-        self._make_old_chips(memory, media)
+        self._make_old_chips(console, memory, media, front)
         self._make_drives(media)
         self._make_pci(media)
         self._attach(media)
@@ -95,11 +107,14 @@ class Board:
     def _line(self, number: int) -> Callable[[bool], None]:
         return lambda level: self.interrupts.set_line(number, level)
 
-    def _make_old_chips(self, memory: GuestMemory, media: Media) -> None:
+    def _make_old_chips(self, console: Console, memory: GuestMemory, media: Media, front: Front) -> None:
         self.pit = Pit8254(self._clock, self._line(TIMER))
         self.cmos = Cmos(self._clock, self._line(CLOCK))
-        self.serial = Uart16550(self._serial_out, self._line(SERIAL))
         self.keyboard = Ps2Controller(self._line(KEYBOARD), self._line(MOUSE), self._reset)
+        self.vga = vga.Vga()
+        self.screen = Screen(self.dma, self.vga)
+        self.terminal = Terminal(console, self.screen, self.keyboard, front, self._clock)
+        self.serial = self.terminal.serial = Uart16550(self.terminal.serial_out, self._line(SERIAL))
         self.dma_controllers = Dma8237(self.dma)
         self.floppy = Floppy(media.floppy, self.dma_controllers, self._line(FLOPPY))
         self.cmos.describe(memory.size, self.floppy.cmos_type)
@@ -119,8 +134,6 @@ class Board:
         self.pci = pci.PciBus(self._reset)
         south = pci.SouthBridge(self.interrupts.set_line)
         self.power = PowerManagement(self._clock, self._line(SCI), lambda: self.end("power off", 0))
-        self.vga = vga.Vga()
-        self.screen = Screen(self.dma, self.vga)
         display = pci.PciFunction(0x1234, 0x1111, 0x030000)
         display.add_memory_bar(0, vga.VIDEO_MEMORY, self.vga)
         self.network = Ne2000(media.address, media.link, south.wire(NETWORK_SLOT))
@@ -177,10 +190,6 @@ class Board:
 
     def _reset(self) -> None:
         self.end("reboot", 0)
-
-    def _serial_out(self, data: bytes) -> None:
-        if not self._show_screen:
-            self._console.write(data)
 
     def _debug_out(self, data: bytes) -> None:
         self.debug += data
@@ -264,37 +273,21 @@ class Board:
     # what comes from outside
 
     def poll(self) -> None:
-        """Look at the console, the network and the timers; show the screen."""
+        """Look at the console, the network, the timers and the services; show the screen."""
         self._advance()
-        self._type()
+        self.terminal.poll()
         self.network.poll()
-        now = self._clock()
-        if self._show_screen and now >= self._screen_at:
-            self._screen_at = now + SCREEN_EVERY_NS
-            self.show()
-        if self._console.escaped:
+        for service in self.services:
+            service.poll()
+        if self.terminal.escaped:
             self.end("left by its user", STATUS_OF_ESCAPE)
-
-    def show(self) -> None:
-        """Bring the console up to date with the screen."""
-        changes = self.screen.changes()
-        if changes:
-            self._console.write(changes)
-
-    def _type(self) -> None:
-        if self._show_screen:
-            typed = self._console.read()
-            if typed:
-                self.keyboard.type(typed)
-        elif self.serial.wants_more:
-            typed = self._console.read()
-            if typed:
-                self.serial.type(typed)
 
     def descriptors(self) -> list[int]:
         """What becomes readable when there is something to `poll` for."""
-        typed = self._console.descriptors() if self._show_screen or self.serial.wants_more else []
-        return typed + self.network.descriptors()
+        found = self.terminal.descriptors() + self.network.descriptors()
+        for service in self.services:
+            found += service.descriptors()
+        return found
 
     def _wait(self) -> None:
         """The processor has nothing to do until an interrupt: nor have we."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from virtus.guests.elf import NotLoadable
 from virtus.memory.guest_memory import PAGE, GuestMemory
+from virtus.personalities.pc import video
 from virtus.personalities.pc.start import Start, memory_map, write_table
 
 SECTOR: Final = 512
@@ -21,8 +22,6 @@ STACK: Final = 0x9000
 LOADED_HIGH: Final = 1
 UNKNOWN_LOADER: Final = 0xFF
 LEAST_VERSION: Final = 0x20A  # 2.10 and Linux 2.6.31 on: how much memory the kernel needs is told
-SCREEN: Final = struct.pack("<BBHHBBHHHBBH", 0, 0, 0, 0, 3, 80, 0, 0, 0, 25, 1, 16)
-"""Text mode 3 with 80 columns and 25 lines on a VGA (include/uapi/linux/screen_info.h)."""
 
 
 def is_bzimage(head: bytes) -> bool:
@@ -30,8 +29,13 @@ def is_bzimage(head: bytes) -> bool:
     return head[MAGIC : MAGIC + 4] == b"HdrS" and head[510:512] == b"\x55\xaa"
 
 
-def load(memory: GuestMemory, image: bytes, ramdisk: bytes, command_line: str) -> Start:
-    """Lay everything out in memory; raises NotLoadable where the image is none, or memory is too small."""
+def load(
+    memory: GuestMemory, image: bytes, ramdisk: bytes, command_line: str, screen: bytes = video.TEXT_SCREEN
+) -> Start:
+    """Lay everything out in memory; raises NotLoadable where the image is none, or memory is too small.
+
+    `screen` is what the kernel is told of it (`video.screen_info`).
+    """
     if not is_bzimage(image[:PAGE]) or len(image) < PAGE:
         raise NotLoadable("no Linux bzImage")
     (version,) = struct.unpack_from("<H", image, VERSION)
@@ -52,7 +56,7 @@ def load(memory: GuestMemory, image: bytes, ramdisk: bytes, command_line: str) -
     end = HEADER_END_AT + 1 + image[HEADER_END_AT]
     zero[HEADER_AT:end] = image[HEADER_AT:end]
     at = _place_ramdisk(memory, image, ramdisk, preferred + init_size)
-    zero[SCREEN_INFO : SCREEN_INFO + len(SCREEN)] = SCREEN
+    zero[SCREEN_INFO : SCREEN_INFO + len(screen)] = screen
     zero[LOADER] = UNKNOWN_LOADER
     struct.pack_into("<I", zero, CODE32_START, preferred)
     struct.pack_into("<II", zero, RAMDISK, at, len(ramdisk))

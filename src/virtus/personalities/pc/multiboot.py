@@ -59,8 +59,18 @@ def is_multiboot(image: bytes) -> bool:
         return True  # there is one that asks for something we have not
 
 
-def load(memory: GuestMemory, image: bytes, command_line: str = "", modules: Sequence[Module] = ()) -> Start:
-    """Lay out the kernel, its modules and what it is told; raises NotLoadable."""
+def load(
+    memory: GuestMemory,
+    image: bytes,
+    command_line: str = "",
+    modules: Sequence[Module] = (),
+    ranges: Sequence[tuple[int, int, int]] | None = None,
+) -> Start:
+    """Lay out the kernel, its modules and what it is told; raises NotLoadable.
+
+    `ranges` is the memory map if there is a BIOS that has told one.
+    """
+    map_ = memory_map(memory.size) if ranges is None else ranges
     header = _find(image)
     if header is None:
         raise NotLoadable("no multiboot header")
@@ -76,9 +86,9 @@ def load(memory: GuestMemory, image: bytes, command_line: str = "", modules: Seq
         end = at + len(module.data)
     write_table(memory)
     if header.version == 1:
-        _inform_1(memory, command_line, placed)
+        _inform_1(memory, command_line, placed, map_)
         return Start(eip=header.entry or entry, eax=LOADED_1, ebx=INFORMATION_AT, esp=STACK)
-    _inform_2(memory, command_line, placed)
+    _inform_2(memory, command_line, placed, map_)
     return Start(eip=header.entry or entry, eax=LOADED_2, ebx=INFORMATION_AT, esp=STACK)
 
 
@@ -178,7 +188,14 @@ def _load_elf(memory: GuestMemory, image: bytes) -> tuple[int, int]:
     return physical_entry, end
 
 
-def _inform_1(memory: GuestMemory, command_line: str, modules: list[tuple[int, Module]]) -> None:
+def _upper(map_: Sequence[tuple[int, int, int]]) -> int:
+    """KiB of memory from 1 MiB up to the first hole (3.3: mem_upper)."""
+    return next((at + size - HIGH for at, size, kind in map_ if kind == 1 and at <= HIGH < at + size), 0) >> 10
+
+
+def _inform_1(
+    memory: GuestMemory, command_line: str, modules: list[tuple[int, Module]], map_: Sequence[tuple[int, int, int]]
+) -> None:
     """The information structure (3.3) and what it points to, behind each other."""
     strings = INFORMATION_AT + 128
     data = bytearray(128)
@@ -195,13 +212,12 @@ def _inform_1(memory: GuestMemory, command_line: str, modules: list[tuple[int, M
     for (at, module), name in zip(modules, names, strict=True):
         extra += struct.pack("<4I", at, at + len(module.data), name, 0)
     ranges = strings + len(extra)
-    entries = memory_map(memory.size)
-    for entry in entries:
+    for entry in map_:
         extra += struct.pack("<IQQI", 20, *entry)
     flags = HAS_MEMORY | HAS_COMMAND | HAS_MODULES | HAS_MAP | HAS_LOADER
-    struct.pack_into("<III", data, 0, flags, LOW_END >> 10, memory.size - HIGH >> 10)
+    struct.pack_into("<III", data, 0, flags, LOW_END >> 10, _upper(map_))
     struct.pack_into("<III", data, 16, command, len(modules), table)
-    struct.pack_into("<II", data, 44, 24 * len(entries), ranges)
+    struct.pack_into("<II", data, 44, 24 * len(map_), ranges)
     struct.pack_into("<I", data, 64, loader)
     _put(memory, bytes(data) + bytes(extra))
 
@@ -212,13 +228,15 @@ def _put(memory: GuestMemory, data: bytes) -> None:
     memory.bytes[INFORMATION_AT : INFORMATION_AT + len(data)] = data
 
 
-def _inform_2(memory: GuestMemory, command_line: str, modules: list[tuple[int, Module]]) -> None:
+def _inform_2(
+    memory: GuestMemory, command_line: str, modules: list[tuple[int, Module]], map_: Sequence[tuple[int, int, int]]
+) -> None:
     """Tags (3.6), each at a multiple of 8 bytes."""
     tags = [
         (INFO_COMMAND, command_line.encode() + b"\0"),
         (INFO_LOADER, LOADER_NAME),
-        (INFO_BASIC, struct.pack("<II", LOW_END >> 10, memory.size - HIGH >> 10)),
-        (INFO_MAP, struct.pack("<II", 24, 0) + b"".join(struct.pack("<QQII", *e, 0) for e in memory_map(memory.size))),
+        (INFO_BASIC, struct.pack("<II", LOW_END >> 10, _upper(map_))),
+        (INFO_MAP, struct.pack("<II", 24, 0) + b"".join(struct.pack("<QQII", *e, 0) for e in map_)),
     ]
     tags += [
         (INFO_MODULE, struct.pack("<II", at, at + len(module.data)) + module.command_line.encode() + b"\0")

@@ -9,6 +9,7 @@ from typing import Final
 from virtus.devices.pc.pci import BARS, COMMAND, IO_ENABLE, LINE, MASTER_ENABLE, MEMORY_ENABLE, PIRQ_AT
 from virtus.devices.pc.power import BASE_AT, BASE_ENABLE_AT
 from virtus.memory.guest_memory import GuestMemory
+from virtus.personalities.pc import video
 from virtus.personalities.pc.board import NETWORK_SLOT, SCI, Board
 
 PORTS_AT, VIDEO_AT = 0xC000, 0xFD00_0000
@@ -26,8 +27,9 @@ FREE_MEMORY_END: Final = 0xFEBF_FFFF
 PNP_PCI: Final = b"\x0c\x41\xd0\x0a\x03"
 
 
-def set_up(board: Board, memory: GuestMemory) -> None:
-    """Leave the board and memory as a BIOS leaves them to an operating system with ACPI."""
+def set_up(board: Board, memory: GuestMemory, font: bytes | None = None) -> None:
+    """Leave the board and memory as a BIOS leaves them to an operating system with ACPI; the screen with this font."""
+    video.set_text_mode(board.vga, font)
     port = PORTS_AT
     for function in board.pci.functions.values():
         enabled = 0

@@ -1,0 +1,88 @@
+"""A PC is controlled from outside, from the command line: listed, paused, looked at, ended."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.prescan.machines import needs_assembler
+from tests.prescan.test_prescan_technique import kernel
+
+pytestmark = [needs_assembler, pytest.mark.slow]
+
+# counts on the screen
+COUNT = "mov $0x0741, %ax; mov %ax, 0xB8000; mov $'.', %al; mov $0x3F8, %dx; out %al, %dx; 1: incb 0xB8002; jmp 1b"
+# the mode 640x480x32 of the Bochs extension, whose frame buffer without a BIOS is at 0xFD000000: a blue, a green line
+PIXELS = (
+    "mov $0x1CE, %dx; mov $modes, %esi; mov $4, %ecx; 1: outsw; inc %dx; outsw; dec %dx; loop 1b;"
+    "mov $0xFD000000, %edi; mov $0x0000FF, %eax; mov $640, %ecx; rep stosl;"
+    "mov $0x00FF00, %eax; mov $640, %ecx; rep stosl; mov $'!', %al; mov $0x3F8, %dx; out %al, %dx; 2: hlt; jmp 2b;"
+    "modes: .word 1, 640, 2, 480, 3, 32, 4, 1"
+)
+PATIENCE_S = 60
+Start = Callable[[str], subprocess.Popen[bytes]]
+
+
+def domain(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "virtus", "domain", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    running: list[subprocess.Popen[bytes]] = []
+
+    def begin(source: str) -> subprocess.Popen[bytes]:
+        words = ["run", "--name", "pc", "--bios", "none", "--console", "serial", str(kernel(tmp_path, source))]
+        machine = subprocess.Popen(
+            [sys.executable, "-P", "-m", "virtus", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        running.append(machine)
+        assert machine.stdout is not None
+        assert machine.stdout.read(7) == b"hello\n" + (b"." if source is COUNT else b"!")
+        return machine
+
+    yield begin
+    for machine in running:
+        machine.kill()
+        machine.wait()
+        assert machine.stdout is not None
+        machine.stdout.close()
+
+
+def test_a_machine_is_listed_paused_and_destroyed(start: Start, tmp_path: Path) -> None:
+    machine = start(COUNT)
+    (listed,) = json.loads(domain("list", "--json").stdout)
+    assert (listed["name"], listed["technique"], listed["state"]) == ("pc", "prescan", "running")
+    assert domain("pause", "pc").returncode == 0
+    (listed,) = json.loads(domain("list", "--json").stdout)
+    assert listed["state"] == "paused"
+    before, after = tmp_path / "before.png", tmp_path / "after.png"
+    assert domain("screenshot", "pc", str(before)).stdout == f"{before}: 640 x 400 pixels\n"
+    time.sleep(0.2)
+    domain("screenshot", "pc", str(after))
+    assert before.read_bytes() == after.read_bytes(), "it goes on while it is paused"
+    assert domain("unpause", "pc").returncode == 0
+    refused = domain("shutdown", "--reboot", "pc")
+    assert (refused.returncode, "power button" in refused.stderr) == (2, True)
+    assert domain("shutdown", "pc").returncode == 0  # this guest does not listen
+    assert domain("destroy", "pc").returncode == 0
+    assert machine.wait(PATIENCE_S) == 137
+    assert domain("list", "--json").stdout == "[]\n"
+
+
+def test_a_screenshot_of_pixels(start: Start, tmp_path: Path) -> None:
+    start(PIXELS)
+    assert domain("screenshot", "pc", str(tmp_path / "shot.png")).stdout.endswith(": 640 x 480 pixels\n")
+    with Image.open(tmp_path / "shot.png") as picture:
+        rows = [{picture.getpixel((x, y)) for x in range(640)} for y in range(3)]
+    assert rows == [{(0, 0, 255)}, {(0, 255, 0)}, {(0, 0, 0)}]
+    missing = domain("screenshot", "pc", str(tmp_path / "none" / "shot.png"))
+    assert missing.returncode != 0
+    assert "No such file" in missing.stderr
