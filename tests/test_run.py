@@ -169,6 +169,17 @@ def test_an_unknown_call_is_enosys_and_a_line_in_the_meter(technique: str, tmp_p
     assert any("1000" in line for line in json.loads(report.read_text())["notes"])
 
 
+def test_a_number_that_no_call_has_is_enosys_and_only_its_low_half_counts(technique: str) -> None:
+    program = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+for number in (-1, 2**63 - 1, -(2**63)):  # the last one is read(-1)
+    print(libc.syscall(ctypes.c_long(number), ctypes.c_long(-1), 0, 0), ctypes.get_errno())
+"""
+    assert python_guest(technique, program) == "-1 38\n-1 38\n-1 9\n"
+
+
 def test_another_root(technique: str, tmp_path: Path) -> None:
     program = tmp_path / "root/bin/true"
     program.parent.mkdir(parents=True)

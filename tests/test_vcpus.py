@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,6 +85,24 @@ def test_injection_preserves_registers(vcpu: Any, load: Callable[[bytes], Any]) 
     assert context.inject(NUMBERS["getpid"]) == context.ident
     assert context.inject(NUMBERS["munmap"], 1, 4096) == -errno.EINVAL
     assert context.regs.tobytes() == before
+
+
+def test_a_signal_met_while_injecting_comes_out_when_the_guest_runs_again(
+    vcpu: Any, load: Callable[[bytes], Any]
+) -> None:
+    stopped, other = load(GETPID_LOOP), load(GETPID_LOOP)
+    stopped.resume()
+    assert vcpu.run().reason is Reason.SYSCALL
+    os.kill(stopped.ident, signal.SIGVTALRM)
+    assert stopped.inject(NUMBERS["getuid"]) == os.getuid()
+    other.resume()
+    exit = vcpu.run()
+    assert (exit.context, exit.reason) == (other, Reason.SYSCALL)
+    stopped.resume()
+    exit = vcpu.run()
+    assert (exit.context, exit.reason, exit.number) == (stopped, Reason.SIGNAL, signal.SIGVTALRM)
+    stopped.resume()
+    assert vcpu.run().reason is Reason.SYSCALL
 
 
 def test_fork_copies_memory_and_a_thread_shares_it(vcpu: Any, load: Callable[[bytes], Any]) -> None:

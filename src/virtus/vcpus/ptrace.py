@@ -20,6 +20,8 @@ from virtus.vcpus import stub
 from virtus.vcpus.host_context import KICK, HostContext, HostVcpu
 
 ANY: Final = 2**64 - 1
+LOW_HALF: Final = 2**32 - 1
+"""Of RAX: what the number of a system call is taken from (arch/x86/entry/entry_64.S, do_syscall_64)."""
 WAIT_STOPPED: Final = 0x7F
 _MUNMAP, _MMAP, _CLONE, _EPOLL_WAIT, _RSEQ = (
     NUMBERS[name] for name in ("munmap", "mmap", "clone", "epoll_wait", "rseq")
@@ -94,7 +96,7 @@ class PtraceVcpu(HostVcpu[StubContext]):
         self._block = self._stepper.block
         self._scratch = (ctypes.c_uint64 * r.COUNT)()
         self._scratch_view = memoryview(self._scratch).cast("B").cast("Q")
-        self._held: deque[tuple[StubContext, int]] = deque()  # exits that came out while injecting
+        self._held: deque[tuple[StubContext, int]] = deque()  # what came out while injecting: see `_hold`
         self._epoll: select.epoll | None = None
         self._watcher: StubContext | None = None
         self.created = 0
@@ -143,8 +145,28 @@ class PtraceVcpu(HostVcpu[StubContext]):
     def flush(self) -> None:
         """Resume now what was to be resumed with the next wait."""
         context, self._next = self._next, None
-        if context is not None:
+        if context is not None and not self._holds(context):
             self._let_go(context, self.request)
+
+    def _hold(self, context: StubContext, status: int) -> None:
+        """Keep what came out while a context was injecting: its end until the next `run`, a signal of the host's until
+        it is to run again. A guest that its kernel has stopped does not come out."""
+        self._held.append((context, status))
+
+    def _holds(self, context: StubContext) -> bool:
+        return any(held is context for held, _ in self._held)
+
+    def _take_held(self) -> tuple[StubContext, int] | None:
+        for entry in list(self._held):
+            context, status = entry
+            known = self.contexts.get(context.ident) is context
+            if context.running or status & 0xFF != WAIT_STOPPED or not known:
+                self._held.remove(entry)
+                if known:
+                    if self._next is context:
+                        self._next = None
+                    return entry
+        return None
 
     request = ptrace.PTRACE_SYSEMU
 
@@ -165,20 +187,21 @@ class PtraceVcpu(HostVcpu[StubContext]):
                 raise ProcessLookupError(3, f"stub {context.ident} vanished")
             status = block[5] & 0xFFFF
             if status & 0xFF != WAIT_STOPPED:
-                self._held.append((context, status))
+                self._hold(context, status)
                 raise ProcessLookupError(3, f"stub {context.ident} was killed")
             number = status >> 8
             if number == signal.SIGTRAP:
                 return
             if number not in (KICK, signal.SIGSTOP):
-                self._held.append((context, status))
+                self._hold(context, status)
 
     def run(self) -> Exit:
         """See Vcpu."""
         block, exit = self._block, self._exit
         while True:
-            if self._held:
-                context, status = self._held.popleft()
+            held = self._take_held() if self._held else None
+            if held is not None:
+                context, status = held
             else:
                 if self._epoll is not None and self._watcher is not None:
                     if not self._running:
@@ -220,7 +243,7 @@ class PtraceVcpu(HostVcpu[StubContext]):
                 return exit
             number = status >> 8
             if number == ptrace.SYSCALL_STOP:
-                exit.reason, exit.number = SYSCALL, context.regs[r.ORIG_RAX]
+                exit.reason, exit.number = SYSCALL, context.regs[r.ORIG_RAX] & LOW_HALF
                 return exit
             exit.reason = SIGNAL
             exit.number = 0 if number in (KICK, signal.SIGSTOP) else number
@@ -236,7 +259,7 @@ class PtraceVcpu(HostVcpu[StubContext]):
                 except ChildProcessError:
                     continue
                 if pid and not os.WIFSTOPPED(status):
-                    self._held.append((context, status & 0xFFFF))
+                    self._hold(context, status & 0xFFFF)
                     return
 
     def close(self) -> None:

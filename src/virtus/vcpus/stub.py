@@ -78,6 +78,7 @@ def _become_stub() -> None:
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.setsid()  # what the user's terminal sends to all of a job is the kernel's to pass on, not the stubs'
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
         _libc.mmap(STUB_START, 4096, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         ctypes.memmove(STUB_START, CODE, len(CODE))

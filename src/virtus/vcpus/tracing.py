@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import struct
+import traceback
 from typing import Final
 
 from virtus.exits import ENDED, SYSCALL, Exit, Reason
@@ -21,7 +22,7 @@ from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.vcpus.ptrace import WAIT_STOPPED, PtraceVcpu, StubContext
 from virtus.vcpus.stub import CLONE_FILES, PR_SET_PDEATHSIG
 
-HEAD: Final = struct.Struct("<4q")  # operation or reason, context, two operands
+HEAD: Final = struct.Struct("<2qQq")  # operation or reason, context, two operands
 MESSAGE: Final = HEAD.size + ptrace.REGISTER_BYTES
 RUN, RESUME, INJECT, FORK, FRESH, EMPTY, FAULT, GET_STATE, SET_STATE, WATCH, BALANCE, FLUSH, CLOSE = range(13)
 REASONS: Final = tuple(Reason)
@@ -182,6 +183,8 @@ def start() -> tuple[int, int, int]:
             status = 0
         except EOFError:
             status = 0  # the kernel process is gone: so are the guests, by PTRACE_O_EXITKILL
+        except BaseException:  # a mistake of our own: shown whole, since no caller is left to see it
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(status)
     return pid, requests_in, answers_out
