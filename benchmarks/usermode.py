@@ -1,6 +1,6 @@
 """User-mode kernels: what a system call costs, and a compile of real C sources, against all peers that are installed.
 
-usage: python -m benchmarks.usermode [--runs N] [--document]
+usage: python -m benchmarks.usermode [--runs N] [--document | --calls]
 
 Interleaved; medians. Writes benchmarks/results/usermode.json and .svg, and prints tables in Markdown; with --document
 into docs/benchmarks.md as well, which say how much of the processors other programs took meanwhile.
@@ -33,6 +33,8 @@ BEGIN, END = "<!-- figures: python -m benchmarks.usermode -->", "<!-- end of fig
 RESULTS = Path(__file__).parent / "results"
 CALLS = 20_000
 UNKNOWN = 1000  # no system call: `seccomp` notifies its supervisor of it
+ONE = frozenset({max(os.sched_getaffinity(0))})
+"""The processor of the second pass."""
 IN_C = "a supervisor in C that does nothing else"
 
 
@@ -88,11 +90,12 @@ def compile_comparison(runs: int, processors: frozenset[int] | None = None) -> C
 def measured(runs: int, processors: frozenset[int] | None = None) -> tuple[Comparison, dict[str, Any]]:
     """The compile and the loops; the compile's comparison as it is, too, for its picture."""
     compiled = compile_comparison(runs, processors)
-    return compiled, {
-        "compile": compiled.as_json(),
-        "getpid_us": per_call(runs, NUMBERS["getpid"], None, processors),
-        "notified_us": notified(runs, processors),
-    }
+    return compiled, {"compile": compiled.as_json(), **_calls(runs, processors)}
+
+
+def _calls(runs: int, processors: frozenset[int] | None) -> dict[str, Any]:
+    getpid = per_call(runs, NUMBERS["getpid"], None, processors)
+    return {"getpid_us": getpid, "notified_us": notified(runs, processors)}
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -120,7 +123,11 @@ def _tables(figures: dict[str, Any]) -> list[str]:
         switches = "-" if row["switches_per_call"] is None else f"{row['switches_per_call']:.2f}"
         cells = (f"{row['wall_s']:.2f}", ratio, f"{row['cpu_ratio']:.2f}", switches, row["processes"])
         lines.append(f"| {row['name']} | {' | '.join(map(str, cells))} | {'yes' if row['same_output'] else 'no'} |")
-    lines += ["", "One system call, in a loop:", "", "| | µs (min-max) |", "|---|---|"]
+    return [*lines, "", "One system call, in a loop:", "", *_call_table(figures)]
+
+
+def _call_table(figures: dict[str, Any]) -> list[str]:
+    lines = ["| | µs (min-max) |", "|---|---|"]
     for name, values in figures["getpid_us"].items():
         lines.append(f"| {name}, getpid | {_spread(values)} |")
     for name, values in figures["notified_us"].items():
@@ -143,13 +150,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: 5)")
     parser.add_argument("--document", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--calls", action="store_true", help="only print what calls take on one processor: a minute")
     options = parser.parse_args()
     if shutil.which("gcc") is None:
         parser.error("gcc is not installed: apt-get install gcc libc6-dev")
     RESULTS.mkdir(exist_ok=True)
     others = quiet.Others()
+    if options.calls:
+        print(
+            "\n".join(_call_table(_calls(options.runs, ONE))), f"\nOther programs took {others.share():.0%} meanwhile."
+        )
+        return
     compiled, spread = measured(options.runs)
-    _, together = measured(options.runs, frozenset({max(os.sched_getaffinity(0))}))
+    _, together = measured(options.runs, ONE)
     figures: dict[str, Any] = {
         **quiet.machine(),
         "runs": options.runs,
