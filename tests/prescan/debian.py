@@ -99,17 +99,21 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["no answer"])[-1]
 
 
-def ramdisk(path: Path, guest: Debian, script: str, *modules: str) -> Path:
-    """An initial ramdisk whose /init loads modules, and then is a shell script with busybox's commands at hand."""
+def ramdisk(path: Path, guest: Debian, script: str, *modules: str, files: Mapping[str, bytes] | None = None) -> Path:
+    """An initial ramdisk whose /init loads modules, and then is a shell script with busybox's commands at hand.
+
+    `files` lie beside it.
+    """
     drivers = guest.with_needed(*modules)
     start = "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nmount -t proc proc /proc; mount -t sysfs sys /sys\n"
     start += "mount -t devtmpfs dev /dev\n" + "".join(f"insmod /{driver.name}\n" for driver in drivers)
-    files = dict.fromkeys(("bin", "dev", "mnt", "proc", "sys", "tmp"), (stat.S_IFDIR | 0o755, b""))
-    files |= {driver.name: (stat.S_IFREG | 0o644, driver.read_bytes()) for driver in drivers}
-    files["bin/busybox"] = stat.S_IFREG | 0o755, guest.busybox.read_bytes()
-    files["init"] = stat.S_IFREG | 0o755, (start + script).encode()
+    nodes = dict.fromkeys(("bin", "dev", "mnt", "proc", "sys", "tmp"), (stat.S_IFDIR | 0o755, b""))
+    nodes |= {name: (stat.S_IFREG | 0o644, data) for name, data in (files or {}).items()}
+    nodes |= {driver.name: (stat.S_IFREG | 0o644, driver.read_bytes()) for driver in drivers}
+    nodes["bin/busybox"] = stat.S_IFREG | 0o755, guest.busybox.read_bytes()
+    nodes["init"] = stat.S_IFREG | 0o755, (start + script).encode()
     archive = b""
-    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], 1):
+    for number, (name, (mode, data)) in enumerate([*nodes.items(), ("TRAILER!!!", (0, b""))], 1):
         fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
         entry = NODE + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
         archive += entry + bytes(-len(entry) % 4) + data + bytes(-len(data) % 4)

@@ -1,17 +1,23 @@
-"""Debian's own i386 kernel, unmodified: to a shell and to power off; with disk, CD and network."""
+"""Debian's own i386 kernel, unmodified: a shell, disk, CD, network, screen and keyboard, power off."""
 
+import contextlib
 import hashlib
 import os
+import pty
 import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.prescan.debian import CD, DISK, NETWORK, debian, ramdisk
 from tests.prescan.file_host import file_host
+from virtus.errors import VirtusError
+from virtus.machine import control
 from virtus.machine.machine_spec import MIB, MachineSpec
 from virtus.techniques.prescan import Prescan
 
@@ -31,6 +37,12 @@ tftp -p -l /mnt/data -r kept 10.9.0.1
 dd if=/tmp/served of=/dev/sda bs=512 seek=8 conv=notrunc,fsync 2>/dev/null
 grep -E 'ata_piix|eth0' /proc/interrupts
 poweroff -f
+"""
+SCREEN = """
+dd if=/pattern of=/dev/fb0 bs=64k 2>/dev/null
+read word </dev/tty1
+[ "$word" = "Open, Sesame 42!" ] && poweroff -f
+while true; do sleep 100; done
 """
 WORDS = "panic=-1 mitigations=off nokaslr noapic nolapic"
 PATIENCE_S = 400
@@ -90,3 +102,48 @@ def test_disk_cd_and_network_work_both_ways(tmp_path: Path, monkeypatch: pytest.
     assert len(requests) == 2
     assert sum(requests) < (len(disk) + len(data)) // 4096, "not by DMA"
     assert done.returncode == 0, done.stderr
+
+
+def test_the_frame_buffer_is_seen_and_the_keyboard_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux draws by vesafb what `virtus domain screenshot` shows; what is typed comes by its keyboard's driver."""
+    guest, (width, height) = debian(), (800, 600)
+    pattern = b"".join(
+        (x * 31 // width << 11 | y * 63 // height << 5 | (x ^ y) & 31).to_bytes(2, "little")
+        for y in range(height)
+        for x in range(width)
+    )
+    initrd = ramdisk(tmp_path / "initrd", guest, SCREEN, files={"pattern": pattern})
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    words = ["run", "--name", "pc", "--memory", "128M", "--initrd", str(initrd)]
+    words += ["--append", f"vga=0x314 console=tty0 vt.global_cursor_default=0 {WORDS}", str(guest.kernel)]
+    keyboard, terminal = pty.openpty()
+    machine = subprocess.Popen([sys.executable, "-P", "-m", "virtus", *words], stdin=terminal, stdout=terminal)
+    shot = tmp_path / "shot.png"
+    try:
+        limit = time.monotonic() + PATIENCE_S
+        while not _shows(shot, pattern, (width, height)):
+            assert machine.poll() is None
+            assert time.monotonic() < limit, "the picture never came"
+            time.sleep(2)
+            with contextlib.suppress(VirtusError):
+                control.ask("pc", "screenshot", path=str(shot))
+        os.write(keyboard, b"Open, Sesame 42!\r")
+        assert machine.wait(60) == 0
+    finally:
+        machine.kill()
+        machine.wait()
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def _shows(shot: Path, pattern: bytes, size: tuple[int, int]) -> bool:
+    """Whether a screenshot has these pixels of 5, 6 and 5 bits."""
+    if not shot.exists():
+        return False
+    with Image.open(shot) as picture:
+        if picture.size != size:
+            return False
+        found = picture.tobytes()
+    red, green, blue = found[0::3], found[1::3], found[2::3]
+    pixels = (r >> 3 << 11 | g >> 2 << 5 | b >> 3 for r, g, b in zip(red, green, blue, strict=True))
+    return b"".join(pixel.to_bytes(2, "little") for pixel in pixels) == pattern

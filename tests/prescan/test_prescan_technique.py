@@ -90,6 +90,32 @@ def test_a_multiboot_kernel_finds_the_bios_where_there_is_one(tmp_path: Path) ->
     assert b"V" not in shown["without"]
 
 
+# Fills 100000 pixels of the frame buffer, moves it in PCI space, and finds them there and nothing where they were
+FRAME_BUFFER = f"""
+    mov $0xFD000000, %edi; mov $100000, %ecx; 1: mov %ecx, (%edi); add $4, %edi; dec %ecx; jnz 1b
+    mov $0xCF8, %dx; mov $0x80001010, %eax; out %eax, %dx; mov $0xCFC, %dx; mov $0xE0000000, %eax; out %eax, %dx
+    mov $0x3F8, %dx
+    cmpl $100000, 0xE0000000; jne 9f; cmpl $1, 0xE0000000 + 4 * 99999; jne 9f
+    cmpl $-1, 0xFD000000; jne 9f
+    mov $'+', %al; out %al, %dx; 9: {POWER_OFF}"""
+
+
+@needs_assembler
+def test_the_frame_buffer_is_written_without_exits_wherever_the_guest_has_it(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "output", os.O_CREAT | os.O_WRONLY)
+    try:
+        report = Prescan().boot(
+            MachineSpec(
+                kernel(tmp_path, FRAME_BUFFER), memory=64 << 20, console_in=-1, console_out=descriptor,
+                extra={"bios": "none"},
+            )
+        )  # fmt: skip
+    finally:
+        os.close(descriptor)
+    assert (tmp_path / "output").read_bytes() == b"hello\n+"
+    assert report.exits["memory I/O"] < 10
+
+
 BOOT_SECTOR = """
     .code16
     .globl _start

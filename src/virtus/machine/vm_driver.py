@@ -27,14 +27,15 @@ class VmDriver:
     Closing it gives everything back; so does the end of this process, however it comes.
     """
 
-    def __init__(self, spec: MachineSpec, holes: tuple[range, ...] = ()) -> None:
-        """`holes` are where devices are instead of memory. Raises UsageError, and HostLacks where memory is short."""
+    def __init__(self, spec: MachineSpec, holes: tuple[range, ...] = (), *, device_memory: int = 0) -> None:
+        """`holes` are where devices are instead of memory, `device_memory` how many bytes devices have that the guest
+        may be shown. Raises UsageError, and HostLacks where memory is short."""
         if spec.memory > MOST_MEMORY:
             raise UsageError("reading --memory", f"{spec.memory // MIB}M", f"an i386 guest has {MOST_MEMORY // MIB}M")
         if spec.cpus != 1:
             raise UsageError("reading --cpus", f"{spec.cpus} processors", "scan before execution has one")
         self.depth = scan_depth(spec)
-        self.memory = GuestMemory(spec.memory)
+        self.memory = GuestMemory(spec.memory, devices=device_memory)
         self.space = PhysicalSpace(self.memory, holes)
         self._roms: list[GuestMemory] = []
         self._vcpu: ScannedVcpu | None = None
@@ -55,6 +56,11 @@ class VmDriver:
         """A device has written to physical memory: code there is looked at anew."""
         if self._vcpu is not None and size:
             self._vcpu.flush_instructions(start, size)
+
+    def show_device_memory(self, window: range) -> None:
+        """A device has its memory at these physical addresses now: the guest is shown it there."""
+        if self._vcpu is not None:
+            self._vcpu.show_device_memory(window)
 
     def figures(self) -> dict[str, int]:
         """What `--meter` shows of the monitor; times in microseconds."""

@@ -14,22 +14,24 @@ class GuestMemory:
     """`size` bytes of zeroed physical memory. Bounds are checked by the views themselves: IndexError beyond the end.
 
     `bytes` and `words` (64-bit) are writable views of the same memory; the host gives it page by page as it is touched.
+    `devices` is a view of what lies behind it in the same file: memory of devices that a guest may see, too.
     """
 
-    def __init__(self, size: int, name: str = "guest") -> None:
-        if size <= 0 or size % PAGE:
+    def __init__(self, size: int, name: str = "guest", *, devices: int = 0) -> None:
+        if size <= 0 or size % PAGE or devices < 0 or devices % PAGE:
             raise ValueError("guest memory is a positive number of pages")
         self.size = size
         self.fd = os.memfd_create(f"virtus-{name}", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(self.fd, size)
-            self._mapping = mmap.mmap(self.fd, size)
+            os.ftruncate(self.fd, size + devices)
+            self._mapping = mmap.mmap(self.fd, size + devices)
         except OSError as error:
             os.close(self.fd)
             raise HostLacks(
                 "making guest memory", f"{size >> 20} MiB: {error.strerror}", "give --memory less"
             ) from error
-        self.bytes = memoryview(self._mapping)
+        with memoryview(self._mapping) as whole:
+            self.bytes, self.devices = whole[:size], whole[size:]
         self.words = self.bytes.cast("Q")
         pin = ctypes.c_char.from_buffer(self._mapping)
         self.address = ctypes.addressof(pin)
@@ -58,6 +60,7 @@ class GuestMemory:
             return
         self.words.release()
         self.bytes.release()
+        self.devices.release()
         os.close(self.fd)
         self.fd = -1
         try:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from virtus.devices.console import Console
+from virtus.devices.pc.vga import VIDEO_MEMORY
 from virtus.errors import VirtusError
 from virtus.machine import loop
 from virtus.machine.machine_spec import LEAST_MEMORY, MachineSpec
@@ -58,7 +59,7 @@ class Prescan:
         kind = kind_of(spec.kernel)
         firmware = find_bios(spec, kind)
         with contextlib.ExitStack() as things:
-            driver = VmDriver(spec, (VIDEO_HOLE,))
+            driver = VmDriver(spec, (VIDEO_HOLE,), device_memory=VIDEO_MEMORY)
             things.callback(driver.close)
             console = Console(spec.console_in, spec.console_out)
             board = Board(driver.memory, console, media(spec, kind, firmware, things), front=front(spec, kind))
@@ -69,7 +70,8 @@ class Prescan:
                 enter(vcpu, start)
             elif kind is Kind.MULTIBOOT:
                 loader.wait_for_bios(vcpu)
-            board.kick, board.dma.written = vcpu.kick, driver.wrote
+            board.kick, board.dma.written, board.video_moved = vcpu.kick, driver.wrote, driver.show_device_memory
+            board.video_moved(board.video_window())
             control = PcControl(spec, board, console)
             things.callback(control.close)
             board.services.append(control)

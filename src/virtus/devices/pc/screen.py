@@ -139,7 +139,7 @@ class Screen:
             colours = [self._colour(index) for index in range(256)]
             for line in range(height):
                 at = 4 * (start + line * stride)
-                row = vga.memory[at : at + width].ljust(width, b"\0")
+                row = bytes(vga.memory[at : at + width]).ljust(width, b"\0")
                 pixels += b"".join([colours[value] for value in row])
             return width, height, bytes(pixels)
         colours = [self._colour(vga.attribute[number] & 0x3F) for number in range(16)]
@@ -162,7 +162,7 @@ class Screen:
         pixels = bytearray()
         for line in range(height):
             at = start + line * pitch
-            row = vga.memory[at : at + width * size].ljust(width * size, b"\0")
+            row = bytes(vga.memory[at : at + width * size]).ljust(width * size, b"\0")
             if size == 1:
                 pixels += b"".join([colours[value] for value in row])
             elif size == 2:

@@ -46,8 +46,9 @@ BASE_PORT: Final = 0x3C0
 class Vga:
     """Attach `read`/`write` at 3B0h to 3DFh by `RegisterWindow`; `read_memory`/`write_memory` is the frame buffer."""
 
-    def __init__(self) -> None:
-        self.memory = bytearray(VIDEO_MEMORY)
+    def __init__(self, memory: memoryview | None = None) -> None:
+        """`memory` is VIDEO_MEMORY bytes that the guest may see, too; its own without."""
+        self.memory = memoryview(bytearray(VIDEO_MEMORY)) if memory is None else memory
         """Plane p of byte n is at 4 n + p, as the extension's linear modes have it."""
         self.crtc = bytearray(256)
         self.sequencer = bytearray(256)

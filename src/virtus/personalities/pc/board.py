@@ -94,6 +94,8 @@ class Board:
         self.unknown_memory: set[int] = set()
         """Pages that the guest touched and nobody has."""
         self.kick: Callable[[], None] = lambda: None
+        self.video_moved: Callable[[range], None] = lambda window: None
+        """Told where the guest has the frame buffer: whoever can show it there need not exit for it."""
         self.dma = DmaMemory(memory.bytes)
         self.interrupts = InterruptControllers()
         self.ports = PortBus()
@@ -111,7 +113,7 @@ class Board:
         self.pit = Pit8254(self._clock, self._line(TIMER))
         self.cmos = Cmos(self._clock, self._line(CLOCK))
         self.keyboard = Ps2Controller(self._line(KEYBOARD), self._line(MOUSE), self._reset)
-        self.vga = vga.Vga()
+        self.vga = vga.Vga(memory.devices if len(memory.devices) == vga.VIDEO_MEMORY else None)
         self.screen = Screen(self.dma, self.vga)
         self.terminal = Terminal(console, self.screen, self.keyboard, front, self._clock)
         self.serial = self.terminal.serial = Uart16550(self.terminal.serial_out, self._line(SERIAL))
@@ -185,6 +187,11 @@ class Board:
             windows.append((power, self.power))
         self.ports.set_windows(windows)
         self._windows = self.pci.memory_windows()
+        self.video_moved(self.video_window())
+
+    def video_window(self) -> range:
+        """Where the guest has the frame buffer now."""
+        return next((window for window, device in self._windows if device is self.vga), range(0))
 
     # what chips tell
 

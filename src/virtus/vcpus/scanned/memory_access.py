@@ -93,6 +93,8 @@ class PhysicalSpace:
         self.roms: list[tuple[int, GuestMemory]] = []
         self._holes = frozenset(page for hole in holes for page in range(hole.start // PAGE, -(-hole.stop // PAGE)))
         self._rom_pages: dict[int, tuple[GuestMemory, int]] = {}
+        self.device_pages = range(0)
+        """Page frames, by number, where the guest sees `GuestMemory.devices`: devices, that need not be asked."""
 
     def add_rom(self, address: int, rom: GuestMemory) -> None:
         """Have a memory readable at a physical address; what is written there goes to devices."""
@@ -105,6 +107,12 @@ class PhysicalSpace:
     def is_memory(self, page: int) -> bool:
         """Whether a page frame, by number, is memory that can be written."""
         return page < self.memory.frames and page not in self._holes
+
+    def in_file(self, page: int) -> int | None:
+        """Which page of the memory file a guest may see at a page frame, by number: memory, or that of devices."""
+        if self.is_memory(page):
+            return page
+        return self.memory.frames + page - self.device_pages.start if page in self.device_pages else None
 
     def rom(self, page: int) -> tuple[GuestMemory, int] | None:
         """The read-only memory at a page frame, and the offset in it."""

@@ -215,15 +215,16 @@ class Shadow:
         user = self._state.cpl == 3
         page = linear >> FRAME_SHIFT
         found = walk(self._state, self._space.memory, linear, write=write, user=user)
-        frame = found.physical >> FRAME_SHIFT
-        if page in self.reserved or not self._space.is_memory(frame) or self._occupied(space, page):
+        physical = found.physical >> FRAME_SHIFT
+        frame = self._space.in_file(physical)
+        if page in self.reserved or frame is None or self._occupied(space, page):
             return False
         code = self._codes.is_code(frame)
         if code and write:
             return False
         writable = (found.writable or (not user and not self._state.cr0 & CR0_WP)) and (found.dirty or write)
         writable = (writable or not self._state.cr0 & CR0_PG) and not code
-        count = 1 if code else self._run(space, page, frame, writable, user, found.large)
+        count = 1 if code else self._run(space, page, physical, writable, user, found.large)
         self.fills += 1
         self.pages_filled += count
         protection = WRITE if writable else READ
@@ -247,6 +248,7 @@ class Shadow:
     def _run(self, space: AddressSpace, page: int, frame: int, writable: bool, user: bool, large: bool) -> int:
         """How many pages from here on can be mapped alike, this one included."""
         memory, codes, pages = self._space, self._codes, space.pages
+        devices = frame in memory.device_pages
         paging = self._state.cr0 & CR0_PG
         first = self._key(page) & 0xFFFF_FFFF
         wanted = PRESENT | ACCESSED | (DIRTY | WRITABLE if writable else 0) | (USER_PAGE if user else 0)
@@ -254,7 +256,10 @@ class Shadow:
         for near in range(1, end):
             if page + near in pages or page + near in self.reserved:
                 return near
-            if not memory.is_memory(frame + near) or codes.is_code(frame + near):
+            if devices:
+                if frame + near not in memory.device_pages:
+                    return near
+            elif not memory.is_memory(frame + near) or codes.is_code(frame + near):
                 return near
             if paging and not large:
                 entry = self._key(page + near) & 0xFFFF_FFFF
@@ -263,6 +268,16 @@ class Shadow:
                 if not writable and entry & WRITABLE:
                     return near  # it will be written next: then it comes in with its rights
         return max(end, 1)
+
+    def move_devices(self, pages: range) -> None:
+        """The guest sees the devices' memory at these page frames from now on, and nowhere else."""
+        if pages == self._space.device_pages:
+            return
+        self._space.device_pages = pages
+        first = self._space.memory.frames
+        for space in self._spaces.all():
+            shown = [frame for frame in space.by_frame if frame >= first]
+            space.unmap_many([page for frame in shown for page in space.by_frame[frame]])
 
     def map_code(self, space: AddressSpace, linear: int, frame: int) -> bool:
         """Make the copy of a frame executable at a linear address; False where the host does not map so low."""

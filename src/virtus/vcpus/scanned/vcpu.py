@@ -12,6 +12,7 @@ from iced_x86 import CpuidFeature, Decoder, Instruction, InstructionInfoFactory,
 
 from virtus.exits import Exit, Reason
 from virtus.host.protection_keys import can_hide_code
+from virtus.memory.guest_memory import PAGE
 from virtus.vcpus.placement import Placement
 from virtus.vcpus.scanned import delivery, faults
 from virtus.vcpus.scanned.breakpoints import CodePages
@@ -106,6 +107,10 @@ class ScannedVcpu:
         self.monitor.written(start, size)
         if self._emulated is not None:
             self._emulated.written(start, size)
+
+    def show_device_memory(self, window: range) -> None:
+        """Have the guest reach `GuestMemory.devices` at these physical addresses, of whole pages, without an exit."""
+        self.monitor.shadow.move_devices(range(window.start // PAGE, window.stop // PAGE))
 
     def close(self) -> None:
         """End the processor. May be called twice."""
