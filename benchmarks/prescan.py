@@ -19,7 +19,7 @@ from virtus.exits import Reason
 from virtus.machine.machine_spec import MIB, MachineSpec
 from virtus.machine.vm_driver import VmDriver
 from virtus.vcpus.scanned import cpu_state
-from virtus.vcpus.scanned.vcpu import NoInterrupts
+from virtus.vcpus.scanned.interrupts import NoInterrupts
 
 START: Final = 0x100000
 END_PORT: Final = 0xF4

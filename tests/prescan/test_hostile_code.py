@@ -12,7 +12,7 @@ from tests.prescan.machine import GDT_AT, Machine
 from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.scanned import delivery, emulated_vcpu
+from virtus.vcpus.scanned import delivery, evaluating
 from virtus.vcpus.scanned.cpu_state import (
     ATTRIBUTES,
     CR0_DEFINED,
@@ -119,7 +119,7 @@ def test_instructions_end_in_the_guests_own_exceptions(machine: Machine, code: b
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 1 << 32), st.binary(min_size=1, max_size=64))
 def test_a_whole_guest_of_any_bytes_only_comes_out(monkeypatch: pytest.MonkeyPatch, seed: int, code: bytes) -> None:
-    monkeypatch.setattr(emulated_vcpu, "SLICE", 2000)
+    monkeypatch.setattr(evaluating, "SLICE", 2000)
     if library.find() is None:
         pytest.skip("the package unicorn is not installed")
     source = random.Random(seed)

@@ -10,7 +10,7 @@ from virtus.exits import Reason
 from virtus.machine.machine_spec import MachineSpec
 from virtus.machine.vm_driver import VmDriver, scan_depth
 from virtus.vcpus.scanned import cpu_state
-from virtus.vcpus.scanned.vcpu import NoInterrupts
+from virtus.vcpus.scanned.interrupts import NoInterrupts
 
 KERNEL = Path("kernel")
 

@@ -10,9 +10,10 @@ from typing import Final
 from virtus.errors import UsageError
 from virtus.machine.machine_spec import MIB, MachineSpec
 from virtus.memory.guest_memory import PAGE, GuestMemory
+from virtus.vcpus.scanned.interrupts import Interrupts
 from virtus.vcpus.scanned.memory_access import PhysicalSpace
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH
-from virtus.vcpus.scanned.vcpu import Interrupts, ScannedVcpu
+from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 MOST_MEMORY: Final = 3 << 30
 """Bytes of an i386 guest's memory: the upper part of 4 GiB is the devices'."""

@@ -22,6 +22,7 @@ from virtus.techniques.base import Availability
 from virtus.techniques.booting import ended_by_signals
 from virtus.techniques.prescan_control import PcControl
 from virtus.techniques.prescan_start import Kind, Loader, enter, find_bios, front, kind_of, media
+from virtus.vcpus.scanned.interrupts import NoInterrupts
 
 
 class Prescan:
@@ -37,7 +38,7 @@ class Prescan:
         """See Technique: starts a monitor and its processes."""
         driver = VmDriver(MachineSpec(Path("-"), memory=LEAST_MEMORY))
         try:
-            driver.start(_Nothing())
+            driver.start(NoInterrupts())
         except VirtusError as error:
             return Availability(False, error.found, error.remedy)
         finally:
@@ -105,16 +106,6 @@ def _unknown(board: Board) -> dict[str, int]:
     """What the guest looked for and is not there: how much of it."""
     found = {"unknown ports": len(board.ports.unknown), "unknown pages": len(board.unknown_memory)}
     return {name: count for name, count in found.items() if count}
-
-
-class _Nothing:
-    """No interrupts."""
-
-    def pending(self) -> bool:
-        return False
-
-    def acknowledge(self) -> int:
-        raise LookupError("no interrupt is pending")
 
 
 TECHNIQUE = Prescan()
