@@ -200,10 +200,10 @@ def test_every_key_pressed_is_released(data: bytes) -> None:
         )
 
 
-def disk_channel(path: Path, size: int = 1 << 20, **options: bool) -> tuple[ide.IdeChannel, Wire, bytearray]:
+def disk_channel(path: Path, size: int = 1 << 20, *, read_only: bool = False) -> tuple[ide.IdeChannel, Wire, bytearray]:
     memory, dma = little_memory()
     wire = Wire()
-    drive = AtaDisk(Disk(image(path, size), **options), "TEST")
+    drive = AtaDisk(Disk(image(path, size), read_only=read_only), "TEST")
     return ide.IdeChannel([drive, None], wire, dma), wire, memory
 
 

@@ -85,7 +85,9 @@ Examples:
 @click.option("--cpus", default=1, type=click.IntRange(1), metavar="N", help="Of a kernel: its processors.")
 @click.option("--initrd", type=Path, metavar="FILE", help="Of a kernel: its initial RAM disk.")
 @click.option("--append", default="", metavar="WORDS", help="Of a kernel: its command line.")
-@click.option("--disk", "disks", multiple=True, metavar="FILE[,ro][,snapshot]", help="Of a kernel: a disk image.")
+@click.option(
+    "--disk", "disks", multiple=True, metavar="FILE[,ro][,snapshot]", help="Of a kernel: a disk image, raw or .qcow2."
+)
 @click.option("--cdrom", type=Path, metavar="FILE", help="Of a PC: the CD in its drive.")
 @click.option("--floppy", type=Path, metavar="FILE", help="Of a PC: the floppy disk in its drive.")
 @click.option("--name", default="", metavar="NAME", help="Of a kernel: how `virtus domain` calls it.")

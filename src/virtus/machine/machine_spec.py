@@ -12,16 +12,18 @@ MIB: Final = 1 << 20
 DEFAULT_MEMORY: Final = 256 * MIB
 LEAST_MEMORY: Final = 64 * MIB
 MOST_MEMORY: Final = 64 << 30
+DISK_FORMATS: Final = ("raw", "qcow2")
 UNITS: Final = {"K": 1 << 10, "M": MIB, "G": 1 << 30}
 
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """A disk image; with `snapshot` what the guest writes is thrown away."""
+    """A disk image; with `snapshot` what the guest writes is thrown away. `form` is its format, "" for by its name."""
 
     path: Path
     read_only: bool = False
     snapshot: bool = False
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def spec_as_json(spec: MachineSpec) -> dict[str, Any]:
         "kernel": str(spec.kernel.absolute()),
         "memory": spec.memory,
         "cpus": spec.cpus,
-        "disks": [[str(disk.path.absolute()), disk.read_only] for disk in spec.disks],
+        "disks": [[str(disk.path.absolute()), disk.read_only, disk.form] for disk in spec.disks],
         "net": spec.net,
         "name": spec.name,
         "extra": dict(spec.extra),
@@ -70,7 +72,7 @@ def saved_spec(known: Mapping[str, Any], console_in: int, console_out: int) -> M
         kernel=Path(known["kernel"]),
         memory=memory,
         cpus=cpus,
-        disks=[DiskSpec(Path(path), bool(read_only)) for path, read_only in known["disks"]],
+        disks=[DiskSpec(Path(path), bool(read_only), form=str(form)) for path, read_only, form in known["disks"]],
         net=str(known["net"]),
         name=str(known["name"]),
         extra={str(key): str(value) for key, value in dict(known["extra"]).items()},
@@ -80,12 +82,13 @@ def saved_spec(known: Mapping[str, Any], console_in: int, console_out: int) -> M
 
 
 def parse_disk(word: str) -> DiskSpec:
-    """FILE[,ro][,snapshot]; raises UsageError."""
+    """FILE[,ro][,snapshot][,raw|,qcow2]; raises UsageError."""
     name, *options = word.split(",")
-    unknown = [option for option in options if option not in ("ro", "snapshot")]
-    if not name or unknown:
-        raise UsageError("reading --disk", f"{word!r} is not of the form FILE[,ro][,snapshot]")
-    return DiskSpec(Path(name), "ro" in options, "snapshot" in options)
+    formats = [option for option in options if option in DISK_FORMATS]
+    unknown = [option for option in options if option not in ("ro", "snapshot", *DISK_FORMATS)]
+    if not name or unknown or len(formats) > 1:
+        raise UsageError("reading --disk", f"{word!r} is not of the form FILE[,ro][,snapshot][,raw|,qcow2]")
+    return DiskSpec(Path(name), "ro" in options, "snapshot" in options, "".join(formats))
 
 
 def parse_size(word: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from virtus.devices.disk import Disk
-from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError
+from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
 
 
 def read_image(path: Path, most: int = -1) -> bytes:
@@ -23,13 +23,22 @@ def read_image(path: Path, most: int = -1) -> bytes:
         raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
 
 
-def open_disk(path: Path, things: contextlib.ExitStack, *, read_only: bool, snapshot: bool = False) -> Disk:
-    """A disk that is closed with `things`; raises UsageError."""
+def open_disk(
+    path: Path, things: contextlib.ExitStack, *, read_only: bool, snapshot: bool = False, form: str = ""
+) -> Disk:
+    """A disk that is closed with `things`, which may raise VirtusError; raises UsageError."""
     try:
-        disk = Disk(path, read_only=read_only, snapshot=snapshot)
+        disk = Disk(path, read_only=read_only, snapshot=snapshot, form=form)
     except OSError as error:
         raise UsageError(f"opening the disk {path}", error.strerror or str(error)) from error
-    things.callback(disk.close)
+
+    def close() -> None:
+        try:
+            disk.close()
+        except OSError as error:
+            raise VirtusError(f"closing the disk {path}", error.strerror or str(error)) from error
+
+    things.callback(close)
     return disk
 
 

@@ -343,7 +343,7 @@ def _command_line(append: str) -> str:
 def _devices(open_things: contextlib.ExitStack, memory: GuestMemory, spec: MachineSpec) -> list[Device]:
     devices: list[Device] = []
     for disk in spec.disks:
-        opened = open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot)
+        opened = open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot, form=disk.form)
         devices.append(Block(memory, opened))
     link = network.attach(spec.net)
     if link is not None:

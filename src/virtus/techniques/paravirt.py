@@ -123,7 +123,7 @@ class Paravirt:
         counted = Meter()
         with contextlib.ExitStack() as open_things:
             disks = [
-                open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot)
+                open_disk(disk.path, open_things, read_only=disk.read_only, snapshot=disk.snapshot, form=disk.form)
                 for disk in spec.disks
             ]
             own = own_frames(spec.memory)
