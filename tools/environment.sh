@@ -46,6 +46,7 @@ stamp() {
 set_up() {
     [ "$(uname -sm)" = "Linux x86_64" ] || die "virtus needs Linux on x86-64; this is $(uname -sm)"
     if [ -x .venv/bin/virtus ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$(stamp)" ]; then
+        compile_all
         return
     fi
     local python
@@ -63,4 +64,10 @@ set_up() {
         die "installing requirements.lock failed: is a package registry within reach?"
     "${pip[@]}" --no-deps --no-build-isolation -e . </dev/null || die "installing virtus into .venv failed"
     stamp >.venv/stamp
+    compile_all
+}
+
+# Bytecode of all modules, a second's work: what is imported inside a guest's box cannot be kept from there.
+compile_all() {
+    .venv/bin/python -m compileall -q src/virtus || true
 }

@@ -1,1 +1,9 @@
 """The command line: one file per command."""
+
+import gc
+from typing import Final
+
+GARBAGE_THRESHOLD: Final = 50_000
+"""Objects made before the collector looks for cycles. Importing makes ten thousands, none of them garbage."""
+
+gc.set_threshold(GARBAGE_THRESHOLD)

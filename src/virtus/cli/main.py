@@ -1,7 +1,10 @@
 """The command `virtus`: finds the subcommand's module when it is asked for, and tells errors in one line."""
 
+import atexit
 import importlib
+import os
 import sys
+import threading
 from typing import Any
 
 import click
@@ -50,16 +53,30 @@ def group() -> None:
     """Run any guest under any virtualization technique, and see what it costs."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The console script. Exit status: the guest's, or 126/127 as shells use them, 2 for usage, 1 for the rest."""
+def command(arguments: list[str] | None = None) -> int:
+    """Run a command line: the exit status, the guest's, or 126/127 as shells use them, 2 for usage, 1 for the rest."""
     try:
         result: Any = group.main(arguments, prog_name="virtus", standalone_mode=False)
     except VirtusError as error:
         click.echo(f"virtus: {error}", err=True)
-        sys.exit(error.exit_status)
+        return error.exit_status
     except click.exceptions.Abort:
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    sys.exit(result if isinstance(result, int) else 0)
+        return error.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """The console script: `command`, and an end that does not take apart what is gone with the process anyway."""
+    status = command()
+    if threading.active_count() > 1:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = status or 1  # nobody reads it any more
+    os._exit(status)

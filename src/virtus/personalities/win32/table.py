@@ -41,18 +41,43 @@ class Parameter:
     type: Type
 
 
-@dataclass(frozen=True, slots=True)
 class Function:
-    """A row of the table. `note` says what is weaker than Windows', "" for nothing."""
+    """A row of the table. `note` says what is weaker than Windows', "" for nothing.
 
-    name: str
-    dlls: tuple[str, ...]
-    result: Type
-    parameters: tuple[Parameter, ...]
-    implementation: Callable[..., Any]
-    variadic: bool = False
-    note: str = ""
-    declaration: str = ""
+    The declaration is parsed when somebody asks for its types: a program starts with hundreds of rows and calls few.
+    """
+
+    __slots__ = ("_parsed", "declaration", "dlls", "implementation", "name", "note")
+
+    def __init__(
+        self, name: str, declaration: str, dlls: tuple[str, ...], implementation: Callable[..., Any], note: str
+    ) -> None:
+        self.name, self.dlls, self.implementation, self.note = name, dlls, implementation, note
+        self.declaration = declaration
+        self._parsed: tuple[Type, tuple[Parameter, ...], bool] | None = None
+
+    def _types(self) -> "tuple[Type, tuple[Parameter, ...], bool]":
+        if self._parsed is None:
+            result, name, parameters, variadic = parse(self.declaration)
+            if name != self.name:
+                raise BadDeclaration(f"not a declaration: {self.declaration!r}")
+            self._parsed = result, parameters, variadic
+        return self._parsed
+
+    @property
+    def result(self) -> Type:
+        """What it returns; raises BadDeclaration, as the next two do."""
+        return self._types()[0]
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """In their order."""
+        return self._types()[1]
+
+    @property
+    def variadic(self) -> bool:
+        """Whether more may follow."""
+        return self._types()[2]
 
 
 def _types(size: int, words: str, **how: bool) -> dict[str, Type]:
@@ -117,20 +142,19 @@ def parse(declaration: str) -> tuple[Type, str, tuple[Parameter, ...], bool]:
 
 
 def api(declaration: str, *dlls: str, note: str = "") -> Callable[[Implementation], Implementation]:
-    """Declare a function and register its implementation; raises BadDeclaration.
+    """Declare a function and register its implementation; raises BadDeclaration for a second one of its name.
 
     `dlls` are without ".dll", in lower case. A variadic function's implementation gets, last, a callable that gives the
     next 64-bit argument.
     """
-    result, name, parameters, variadic = parse(declaration)
+    name = declaration.partition("(")[0].split()[-1].lstrip("*")
     if name in FUNCTIONS:
         raise BadDeclaration(f"{name} is declared twice")
     if not dlls:
         raise BadDeclaration(f"{name} is in no DLL")
 
     def register(implementation: Implementation) -> Implementation:
-        text = " ".join(declaration.split())
-        FUNCTIONS[name] = Function(name, dlls, result, parameters, implementation, variadic, note, text)
+        FUNCTIONS[name] = Function(name, declaration, dlls, implementation, note)
         return implementation
 
     return register
