@@ -13,6 +13,7 @@ import pytest
 from tests.prescan.machines import TestMachine, assemble, needs_assembler
 from virtus.errors import MachineBroken
 from virtus.exits import Reason
+from virtus.host import timestamp
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.scanned.child import Children
 
@@ -257,3 +258,31 @@ def test_a_kick_brings_the_guest_out(boot: Boot) -> None:
     machine.vcpu.kick()
     assert machine.vcpu.run().reason is Reason.EVENT
     assert machine.vcpu.run().reason is Reason.EVENT  # by its tick
+
+
+@pytest.mark.skipif(not timestamp.invariant(), reason="this processor's time stamp counter is not invariant")
+def test_the_time_stamp_counter_is_read_directly_until_it_is_set(boot: Boot) -> None:
+    count = "mov $1000, %esi; 1: rdtsc; dec %esi; jnz 1b;"
+    machine = boot(f"{count} mov $0x10, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr; rdtsc; mov %edx, %eax; {DONE}")
+    before = timestamp.counter()()
+    machine.run()
+    assert machine.vcpu.evaluated < 20
+    assert 0 <= machine.state.registers[0] <= timestamp.counter()() - before >> 32, "it counts from 0 again"
+    assert machine.state.tsc_offset < 0
+
+
+def test_an_instruction_over_two_pages_is_scanned_once_its_second_page_was_used(boot: Boot) -> None:
+    """The next page's entry is not marked accessed at first: the evaluator marks it, and the scan goes on."""
+    machine = boot(f"""
+        mov $0x201000, %edi; mov $0x7, %eax; mov $1024, %ecx
+        1: mov %eax, (%edi); add $4, %edi; add $0x1000, %eax; loop 1b
+        movl $0x201007, 0x200000; mov $0x200000, %eax; mov %eax, %cr3
+        mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0
+        mov $500, %ecx; jmp 1f
+        .org 0xFFE
+        1: mov $0x12345678, %eax
+        loop 1b
+        {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [0x12345678]
+    assert machine.vcpu.evaluated < 100

@@ -18,6 +18,10 @@ MOST_USERS: Final = 24
 """User address spaces kept: that of the CR3 not loaded for longest goes first."""
 
 
+FEW: Final = 4
+"""So many pages are unmapped one by one."""
+
+
 class Shadowed(NamedTuple):
     """A page of a child: what is mapped there, and the page directory and table entries that said so."""
 
@@ -93,6 +97,10 @@ class AddressSpace:
 
     def unmap_many(self, stale: list[int]) -> None:
         """Take pages out in few calls: runs may reach over pages where nothing is mapped."""
+        if len(stale) <= FEW:
+            for page in stale:
+                self.unmap(page)
+            return
         gone = set(stale)
         kept = sorted(self.pages.keys() - gone)
         kept.append(LINEAR_SPACE)

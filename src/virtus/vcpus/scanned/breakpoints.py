@@ -13,6 +13,7 @@ LONGEST: Final = 15
 INTERIOR, START = 1, 2
 SUPERVISOR, USER = 0, 1
 RINGS: Final = 2
+_COVER: Final = [bytes([START]) + bytes([INTERIOR]) * (length - 1) for length in range(LONGEST + 1)]
 
 
 class CodePage:
@@ -66,10 +67,11 @@ class CodePage:
     def put(self, offset: int, code: bytes | memoryview) -> None:
         """An instruction that may run, or the part of it that is in this page; a breakpoint if one lies within it."""
         length = len(code)
-        inside = range(offset + 1, offset + length)
-        if offset in self.sites or not (self.sites.isdisjoint(inside) and self.numeric.keys().isdisjoint(inside)):
-            self.plant(offset, length)
-            return
+        if self.sites or self.numeric:
+            inside = range(offset + 1, offset + length)
+            if offset in self.sites or not (self.sites.isdisjoint(inside) and self.numeric.keys().isdisjoint(inside)):
+                self.plant(offset, length)
+                return
         self.copy[offset : offset + length] = code
         self._cover(offset, length)
 
@@ -92,8 +94,11 @@ class CodePage:
             self.copy[offset] = INT3
 
     def _cover(self, offset: int, length: int) -> None:
-        covered = self.covered
-        for inside in range(offset + 1, min(offset + length, PAGE)):
+        covered, end = self.covered, min(offset + length, PAGE)
+        if covered.find(START, offset + 1, end) < 0:
+            covered[offset:end] = _COVER[end - offset]
+            return
+        for inside in range(offset + 1, end):
             if covered[inside] != START:
                 covered[inside] = INTERIOR
         covered[offset] = START

@@ -48,6 +48,8 @@ class Execution:
         self.cpuid: Cpuid = no_cpuid
         self.progress: Callable[[], None] = nothing
         """Called when a repeated instruction has done one of its rounds, which will not be undone."""
+        self.time_changed: Callable[[], None] = nothing
+        """Called when the guest has set its time stamp counter, or who may read it."""
 
     def linear(self, number: int, offset: int, size: int, write: bool) -> int:
         """The linear address of `size` bytes in a segment; raises #GP(0) or #SS(0) (Intel SDM volume 3A, 5.3)."""

@@ -17,16 +17,16 @@ from virtus.vcpus.scanned.breakpoints import LONGEST, START, SUPERVISOR, CodePag
 
 OFFSET: Final = PAGE - 1
 MASK32: Final = 0xFFFF_FFFF
-DEFAULT_DEPTH: Final = 12
+DEFAULT_DEPTH: Final = 2
 MOST_STRAIGHT: Final = 256
 """Instructions that a scan follows without a branch: beyond, they are hardly code."""
 MOST_AT_ONCE: Final = 4096
 """Instructions of one scan."""
 
-RUNS, TRAPS, SILENTLY, LEAVES, STOPS, NUMERIC = range(6)
+RUNS, TRAPS, SILENTLY, LEAVES, STOPS, NUMERIC, TIME = range(7)
 """What becomes of an instruction: it may run; it gets a breakpoint, though it would trap by itself; it gets one, since
 it would not; it gets one, and the scan does not go past it; it raises an exception, and
-the scan does not go past it; it uses floating-point or vector registers."""
+the scan does not go past it; it uses floating-point or vector registers; it reads the time stamp counter."""
 
 _M = Mnemonic
 TRAPS_BY_ITSELF: Final = {
@@ -36,7 +36,7 @@ TRAPS_BY_ITSELF: Final = {
 }  # fmt: skip
 SILENT: Final = {
     _M.PUSHF, _M.PUSHFD, _M.POPF, _M.POPFD, _M.SGDT, _M.SIDT, _M.SLDT, _M.STR, _M.SMSW, _M.LAR, _M.LSL, _M.VERR,
-    _M.VERW, _M.CPUID, _M.RDTSC, _M.RDTSCP, _M.XGETBV, _M.LDS, _M.LES, _M.LFS, _M.LGS, _M.LSS, _M.RDFSBASE,
+    _M.VERW, _M.CPUID, _M.RDTSCP, _M.XGETBV, _M.LDS, _M.LES, _M.LFS, _M.LGS, _M.LSS, _M.RDFSBASE,
     _M.RDGSBASE, _M.WRFSBASE, _M.WRGSBASE, _M.RDPID, _M.ARPL, _M.INT1, _M.RDPKRU, _M.WRPKRU, _M.XBEGIN,
 }  # fmt: skip
 ELSEWHERE: Final = {_M.IRET, _M.IRETD, _M.RETF, _M.SYSENTER, _M.SYSEXIT, _M.SYSCALL, _M.SYSRET, _M.RSM}
@@ -63,6 +63,8 @@ def classify(instruction: Instruction) -> int:
     mnemonic = instruction.mnemonic
     if mnemonic in ELSEWHERE:
         return LEAVES
+    if mnemonic == Mnemonic.RDTSC:
+        return TIME
     if mnemonic in RAISES:
         return STOPS
     if mnemonic in TRAPS_BY_ITSELF:
@@ -89,6 +91,8 @@ class Scanner:
     def __init__(self, memory: GuestMemory, pages: CodePages, *, depth: int = DEFAULT_DEPTH) -> None:
         self._memory, self._pages, self.depth = memory, pages, depth
         self._classes: dict[int, int] = {}
+        self.time_runs = [False, False]
+        """Whether RDTSC may run, for the supervisor and for users."""
         self.targets: set[int] = set()
         """Where scanned branches and calls go, by linear address."""
         self.on_target: Callable[[int], None] | None = None
@@ -168,6 +172,8 @@ class Scanner:
                     kind = self._classes[code] = classify(instruction)
                 if kind == RUNS and instruction.memory_segment == Register.CS:
                     kind = SILENTLY  # it reads data where code is
+                elif kind == TIME:
+                    kind = RUNS if self.time_runs[ring] else SILENTLY
                 if kind == NUMERIC and ring == SUPERVISOR:
                     page.put_numeric(at, window[at : at + length])
                 elif kind in (RUNS, NUMERIC):
@@ -216,8 +222,7 @@ class Scanner:
         following = address + len(head) & MASK32
         physical = translate(following)
         if physical is None or following == 0:
-            page.plant(offset, len(head))  # whoever evaluates it finds the page fault
-            return None
+            return None  # whoever evaluates it finds the page fault, or makes it possible to scan on
         tail = bytes(self._memory.bytes[physical : physical + LONGEST])
         instruction = Decoder(32, head + tail, ip=address).decode()
         self.instructions += 1
@@ -263,6 +268,8 @@ class Scanner:
                     continue
                 kind = classify(instruction)
                 if kind in (SILENTLY, LEAVES) or (kind == NUMERIC and not user):
+                    return False
+                if kind == TIME and not self.time_runs[user]:
                     return False
                 position += instruction.len
             at = covered.find(0, min(ends))

@@ -3,11 +3,11 @@
 Intel SDM volume 3A, 2.8, and the instructions' pages in volume 2.
 """
 
-import time
 from typing import Final
 
 from iced_x86 import Mnemonic, Register
 
+from virtus.host import timestamp
 from virtus.vcpus.scanned import descriptors, faults
 from virtus.vcpus.scanned.cpu_state import (
     CR0_CD,
@@ -62,8 +62,8 @@ DR7_GENERAL_DETECT: Final = 0x2000
 
 
 def read_tsc(offset: int) -> int:
-    """The guest's time stamp counter, which counts nanoseconds; `offset` is CpuState's."""
-    return time.perf_counter_ns() + offset & 0xFFFF_FFFF_FFFF_FFFF
+    """The guest's time stamp counter: the host's (`host/timestamp.py`) and CpuState's `offset`."""
+    return timestamp.counter()() + offset & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def move(ops: Operands) -> Operation:
@@ -128,6 +128,8 @@ def _write_control(ops: Operands) -> Operation:
             changed, state.cr4 = state.cr4 ^ value, value
             if changed & FLUSHING_CR4:
                 execution.memory.flush()
+            if changed & CR4_TSD:
+                execution.time_changed()
 
     return operation
 
@@ -263,7 +265,8 @@ def wrmsr(ops: Operands) -> Operation:
         execution.demand_privilege()
         number, value = registers[ECX], registers[EAX]
         if number == MSR_TSC:
-            state.tsc_offset = (registers[EDX] << 32 | value) - time.perf_counter_ns()
+            state.tsc_offset = (registers[EDX] << 32 | value) - timestamp.counter()()
+            execution.time_changed()
         elif number == MSR_SYSENTER_CS:
             state.sysenter_cs = value & 0xFFFF
         elif number == MSR_SYSENTER_ESP:

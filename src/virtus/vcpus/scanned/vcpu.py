@@ -51,6 +51,7 @@ class ScannedVcpu(EvaluatingVcpu):
         self._space = space
         self.monitor = Monitor(state, space, self.memory, self.codes, depth=depth, hidden=can_hide_code())
         self.monitor.pending = lambda: self.interrupts.pending()
+        self.evaluator.execution.time_changed = self.monitor.time_changed
         self._unicorn: EmulatedCpu | None = None
         self._information = InstructionInfoFactory()
         self.trapped: Counter[int] = Counter()

@@ -14,7 +14,7 @@ from typing import Final
 from iced_x86 import Decoder
 
 from virtus.errors import MachineBroken
-from virtus.host import ptrace
+from virtus.host import ptrace, timestamp
 from virtus.isa.x86 import registers as r
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
@@ -24,6 +24,7 @@ from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
     BIG,
     CR0_PE,
+    CR4_TSD,
     CS,
     DS,
     ES,
@@ -85,6 +86,7 @@ class Monitor:
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.scanner.on_target = self._target_found
         self.patches = Patches(state, codes)
+        self.time_changed()
         self.open_pages = OpenPages(state, codes, self.scanner, self.shadow)
         self.pending: Callable[[], bool] = lambda: False
         """Whether an interrupt waits for the guest to allow it."""
@@ -313,8 +315,8 @@ class Monitor:
         page = self._page_at(space, eip)
         if page is not None and not page.scanned(eip & OFFSET):
             self.counts["stops to scan"] += 1
-            self._scan(eip)
-            return None
+            page = self._scan(eip)
+            return None if page is not None and page.scanned(eip & OFFSET) else Stop.EVALUATE
         if page is not None and eip & OFFSET in page.numeric and eip & OFFSET not in page.sites:
             if self.spaces.owner is not space:
                 self._move_numeric_state(space)
@@ -323,8 +325,8 @@ class Monitor:
             return None
         return Stop.EVALUATE
 
-    def _scan(self, eip: int) -> bool:
-        """Scan from here on; False where there is no memory to run from."""
+    def _scan(self, eip: int) -> CodePage | None:
+        """Scan from here on; the page that is in, None where there is no memory to run from."""
         user = self.state.cpl == 3
         made = self.codes.made
         page = self.scanner.scan(eip, USER if user else SUPERVISOR, lambda linear: self.shadow.peek(linear, user=user))
@@ -333,7 +335,11 @@ class Monitor:
         self._unpatched += self.open_pages.spoilt()
         while self._unpatched:
             self.drop_code(self._unpatched.pop())
-        return page is not None
+        return (
+            page
+            if page is not None and self.codes.pages[USER if user else SUPERVISOR].get(page.frame) is page
+            else None
+        )
 
     def _protect_new(self) -> None:
         """Frames that have become code: nobody may go on to write to them unseen."""
@@ -399,6 +405,17 @@ class Monitor:
         for dropped in frames:
             self._snapshots.pop(dropped, None)
         self.shadow.drop_code(frames)
+
+    def time_changed(self) -> None:
+        """RDTSC shows the host's counter, or must not: code that has one is scanned anew."""
+        state = self.state
+        supervisor = timestamp.invariant() and state.tsc_offset == 0
+        runs = [supervisor, supervisor and not state.cr4 & CR4_TSD]
+        if runs != self.scanner.time_runs:
+            self.scanner.time_runs = runs
+            for pages in self.codes.pages:
+                for frame in list(pages):
+                    self.drop_code(frame)
 
     def written(self, start: int, size: int) -> None:
         """Physical memory was changed by a device."""
