@@ -54,6 +54,14 @@ def cd() -> bytes:
     return bytes(0x8000) + b"\1CD001\1" + bytes(100)
 
 
+def disk_with_grub() -> bytes:
+    """A master boot record with a partition, behind which GRUB's image begins, which is a multiboot kernel, too."""
+    record = bytearray(512)
+    struct.pack_into("<B3xB3xII", record, 446, 0x80, 0x83, 2048, 4096)
+    record[510:] = b"\x55\xaa"
+    return bytes(record) + multiboot(at=512)
+
+
 def boot_sector() -> bytes:
     return (b"\xfa\x31\xc0".ljust(510, b"\0")) + b"\x55\xaa" + bytes(512)
 
@@ -76,6 +84,8 @@ def boot_sector() -> bytes:
         (elf(3, bits=1) + multiboot(wrong=1), Guest(HERE, Kind.ELF, "i386", 32)),
         (cd(), Guest(HERE, Kind.CDROM)),
         (boot_sector(), Guest(HERE, Kind.DISK)),
+        (disk_with_grub(), Guest(HERE, Kind.DISK)),
+        (disk_with_grub()[512:], Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
         (b"QFI\xfb\0\0\0\3", Guest(HERE, Kind.DISK)),
         (b"#! /bin/sh -e\necho\n", Guest(HERE, Kind.SCRIPT, interpreter="/bin/sh")),
     ],

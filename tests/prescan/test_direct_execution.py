@@ -15,7 +15,10 @@ from virtus.errors import MachineBroken
 from virtus.exits import Reason
 from virtus.host import timestamp
 from virtus.memory.guest_memory import GuestMemory
+from virtus.vcpus.scanned import cpu_state
 from virtus.vcpus.scanned.child import Children
+from virtus.vcpus.scanned.memory_access import PhysicalSpace
+from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 pytestmark = needs_assembler
 
@@ -286,3 +289,21 @@ def test_an_instruction_over_two_pages_is_scanned_once_its_second_page_was_used(
     machine.run()
     assert printed(machine) == [0x12345678]
     assert machine.vcpu.evaluated < 100
+
+
+def test_real_mode_code_that_keeps_the_evaluator_busy_comes_out_as_well() -> None:
+    """An endless loop of INT never uses up a batch of emulation; who looks after the devices must have a turn."""
+    memory = GuestMemory(1 << 20)
+    vcpu = ScannedVcpu(PhysicalSpace(memory))
+    try:
+        memory.bytes[0x80:0x84] = b"\x00\x06\x00\x00"  # vector 20h: 0000:0600, an IRET
+        memory.bytes[0x600] = 0xCF
+        memory.bytes[0x700:0x704] = b"\xcd\x20\xeb\xfc"
+        vcpu.state.segments[cpu_state.CS].load(0, 0, 0xFFFF, vcpu.state.segments[cpu_state.CS].attributes)
+        vcpu.state.eip, vcpu.state.registers[cpu_state.ESP] = 0x700, 0x500
+        for _ in range(3):
+            assert vcpu.run().reason is Reason.EVENT
+        assert vcpu.evaluated > 1
+    finally:
+        vcpu.close()
+        memory.close()

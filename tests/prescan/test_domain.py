@@ -1,6 +1,8 @@
 """A PC is controlled from outside, from the command line: listed, paused, looked at, ended."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.prescan.machines import needs_assembler
-from tests.prescan.test_prescan_technique import kernel
+from tests.prescan.test_prescan_technique import kernel, needs_bios
 
 pytestmark = [needs_assembler, pytest.mark.slow]
 
@@ -86,3 +88,40 @@ def test_a_screenshot_of_pixels(start: Start, tmp_path: Path) -> None:
     missing = domain("screenshot", "pc", str(tmp_path / "none" / "shot.png"))
     assert missing.returncode != 0
     assert "No such file" in missing.stderr
+
+
+# real mode, where a keyboard is asked for ever, as a boot loader does at its prompt
+PROMPT = """
+    .code16
+    .globl _start
+    _start: mov $0x0E21, %ax; xor %bx, %bx; int $0x10; 1: mov $1, %ah; int $0x16; jmp 1b
+    .org 510
+    .word 0xAA55
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_machine_wherever_it_is(tmp_path: Path, number: int) -> None:
+    """In a callback of Unicorn an exception would be lost."""
+    needs_bios()
+    (tmp_path / "boot.s").write_text(PROMPT)
+    subprocess.run(["as", "--32", "boot.s", "-o", "boot.o"], cwd=tmp_path, check=True)
+    link = ["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", "boot.o", "-o", "disk"]
+    subprocess.run(link, cwd=tmp_path, check=True, capture_output=True)
+    os.truncate(tmp_path / "disk", 1 << 20)
+    words = ["run", "--memory", "64M", str(tmp_path / "disk")]
+    machine = subprocess.Popen(
+        [sys.executable, "-P", "-m", "virtus", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert machine.stdout is not None
+    try:
+        shown = b""
+        while b"!" not in shown:
+            shown += machine.stdout.read(1)
+        machine.send_signal(number)
+        machine.stdout.read()
+        assert machine.wait(PATIENCE_S) == 128 + number
+    finally:
+        machine.kill()
+        machine.wait()
+        machine.stdout.close()

@@ -1,15 +1,19 @@
 """The technique as a whole: a multiboot kernel on the board of a PC, what is refused, and what `explain` says."""
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from tests.pc.test_boot import bzimage, elf_kernel, multiboot_1
 from tests.prescan.machines import needs_assembler
 from virtus.cli import explain
-from virtus.errors import GuestNotFound, HostLacks, UsageError
+from virtus.errors import GuestNotFound, GuestNotRunnable, HostLacks, UsageError, VirtusError
 from virtus.machine.machine_spec import DiskSpec, MachineSpec
 from virtus.personalities.pc import bios
 from virtus.techniques import registry
@@ -155,24 +159,65 @@ def test_it_works_here_or_says_why() -> None:
     assert found.works or found.reason
 
 
+IMAGES = {
+    "kernel": bzimage(),
+    "old kernel": bzimage(version=0x202),
+    "64-bit kernel": bzimage()[:0x236] + b"\x01" + bzimage()[0x237:],
+    "disk": b"\xf4".ljust(510, b"\0") + b"\x55\xaa" + bytes(512),
+    "noise": bytes(range(256)) * 8,
+    "multiboot": elf_kernel(multiboot_1(8)),
+    "low multiboot": elf_kernel(multiboot_1(), physical=0x1000),
+}
+DISKS = [DiskSpec(Path("/bin/sh"), read_only=True)] * 4
+
+
 @pytest.mark.parametrize(
-    ("spec", "error"),
+    ("image", "options", "error", "said"),
     [
-        (MachineSpec(Path("/nowhere/kernel")), GuestNotFound),
-        (MachineSpec(Path("/bin/sh"), cpus=2), UsageError),
-        (
-            MachineSpec(
-                Path("/bin/sh"), disks=[DiskSpec(Path("/bin/sh"), True)] + 3 * [DiskSpec(Path("/bin/ls"), True)]
-            ),
-            UsageError,
-        ),
-        (MachineSpec(Path("/bin/sh"), extra={"bios": "/nowhere"}), HostLacks),
-        (MachineSpec(Path("/bin/sh"), extra={"console": "paper"}), UsageError),
+        ("nothing", {}, GuestNotFound, "no such file"),
+        ("noise", {}, GuestNotRunnable, "no kind of guest"),
+        ("64-bit kernel", {}, GuestNotRunnable, "a 64-bit kernel image"),
+        ("old kernel", {}, GuestNotRunnable, "boot protocol 2.02"),
+        ("multiboot", {"extra": {"bios": "none"}}, GuestNotRunnable, "unknown features"),
+        ("low multiboot", {"extra": {"bios": "none"}}, GuestNotRunnable, "does not fit"),
+        ("kernel", {"append": "vga=7"}, GuestNotRunnable, "vga=7 is no mode"),
+        ("kernel", {"initrd": Path("/nowhere")}, GuestNotFound, "/nowhere"),
+        ("kernel", {"cpus": 2}, UsageError, "has one"),
+        ("kernel", {"memory": 4 << 30}, UsageError, "3072M"),
+        ("kernel", {"disks": DISKS}, UsageError, "4 disks"),
+        ("kernel", {"cdrom": Path("/nowhere")}, UsageError, "/nowhere"),
+        ("kernel", {"net": "wire"}, UsageError, "nothing to plug in"),
+        ("kernel", {"extra": {"console": "paper"}}, UsageError, "screen or serial"),
+        ("disk", {"extra": {"bios": "/nowhere"}}, HostLacks, "no bios-256k.bin"),
     ],
 )
-def test_what_is_refused(spec: MachineSpec, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        Prescan().boot(spec)
+def test_what_is_refused(
+    tmp_path: Path, image: str, options: dict[str, Any], error: type[VirtusError], said: str
+) -> None:
+    if image in IMAGES:
+        (tmp_path / "image").write_bytes(IMAGES[image])
+    options = {"memory": 64 << 20, **options}
+    with pytest.raises(error, match=re.escape(said)):
+        Prescan().boot(MachineSpec(tmp_path / "image", console_in=-1, console_out=-1, **options))
+
+
+@needs_assembler
+def test_a_kernel_that_shuts_its_processor_down_is_told_from_the_command_line(tmp_path: Path) -> None:
+    words = ["run", "--bios", "none", "--memory", "64M", str(kernel(tmp_path, SHUT_DOWN))]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "virtus", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "hello\n")
+    assert re.fullmatch(r"virtus: its processor shut down \(a triple fault\) at EIP 0x2000\w\w, CR2 0x0\n", done.stderr)
+
+
+@needs_assembler
+def test_ports_and_addresses_that_nobody_has_are_counted(tmp_path: Path) -> None:
+    use = f"mov $0x1234, %dx; in %dx, %eax; out %eax, %dx; mov 0xF1234560, %eax; {POWER_OFF}"
+    spec = MachineSpec(kernel(tmp_path, use), memory=64 << 20, console_in=-1, console_out=-1, extra={"bios": "none"})
+    report = Prescan().boot(spec)
+    assert (report.details["unknown ports"], report.details["unknown pages"]) == (4, 1)
 
 
 def test_the_three_parts_are_explained() -> None:

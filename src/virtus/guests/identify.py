@@ -29,6 +29,8 @@ KERNEL_SPACE: Final = 0xFFFFFFFF80000000  # __START_KERNEL_map: where x86-64 Lin
 MULTIBOOT: Final = (0x1BADB002, 8192)  # magic, and how far its header may lie (Multiboot 0.6.96, 3.1)
 MULTIBOOT2: Final = (0xE85250D6, 32768)  # likewise (Multiboot2 2.0, 3.1.1)
 BOOT_SECTOR: Final = (510, b"\x55\xaa")
+PARTITIONS: Final = range(446, 510, 16)  # of a master boot record: status, CHS, type, CHS, first sector, sectors
+PARTITION_STATUS: Final = (0, 0x80)
 QCOW2: Final = b"QFI\xfb"
 CD_DESCRIPTOR: Final = (0x8001, b"CD001")  # ECMA-119, 8.1
 
@@ -138,7 +140,7 @@ def classify(path: Path, head: bytes, size: int) -> Guest:
         return Guest(path, Kind.DECK, machine="IBM 7070")
     if head[CD_DESCRIPTOR[0] :].startswith(CD_DESCRIPTOR[1]):
         return Guest(path, Kind.CDROM)
-    if _has_multiboot_header(head):
+    if _has_multiboot_header(head) and not _has_partitions(head):
         return Guest(path, Kind.MULTIBOOT, "i386", 32)
     if head[BOOT_SECTOR[0] :].startswith(BOOT_SECTOR[1]):
         return Guest(path, Kind.DISK)
@@ -199,6 +201,16 @@ def _has_multiboot_header(head: bytes) -> bool:
                 return True
             at = head.find(word, at + 1, end)
     return False
+
+
+def _has_partitions(head: bytes) -> bool:
+    """Whether this is a disk with a partition table: behind that GRUB's image may lie, which has a multiboot header."""
+    if len(head) < PARTITIONS.stop or not head[BOOT_SECTOR[0] :].startswith(BOOT_SECTOR[1]):
+        return False
+    entries = [struct.unpack_from("<B3xB3x4xI", head, at) for at in PARTITIONS]
+    return all(status in PARTITION_STATUS for status, _, _ in entries) and any(
+        kind and size for _, kind, size in entries
+    )
 
 
 def _pe(path: Path, head: bytes) -> Guest:

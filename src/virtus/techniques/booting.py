@@ -5,18 +5,21 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from virtus.devices.disk import Disk
 from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError, VirtusError
 
+STATUS_OF_SIGNAL: Final = 128
+PATIENCE_S: Final = 0.5
 
-def read_image(path: Path, most: int = -1) -> bytes:
-    """A kernel's or a ramdisk's bytes, at most so many; raises GuestNotFound or GuestNotRunnable."""
+
+def read_image(path: Path) -> bytes:
+    """A kernel's or a ramdisk's bytes; raises GuestNotFound or GuestNotRunnable."""
     try:
-        with path.open("rb") as stream:
-            return stream.read(most)
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise GuestNotFound(f"reading {path}", "no such file") from error
     except OSError as error:
@@ -48,18 +51,30 @@ def ethernet_address(prefix: bytes, name: str) -> bytes:
 
 
 @contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """A request to end ends the machine as a power cut would, and leaves the terminal as it was."""
+def ended_by_signals(end: Callable[[int], None] | None = None) -> Iterator[None]:
+    """A request to end ends the machine as a power cut would, and leaves the terminal as it was.
+
+    `end` is called with the status, and has the machine end soon: for who may be where an exception is lost, such as a
+    callback of a library. If that does not come to an end, because nobody reads what it shows, the exception does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is told of signals
         return
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def leave(number: int, frame: object) -> None:
+        if end is None or number == signal.SIGALRM:
+            raise SystemExit(statuses[-1] if statuses else STATUS_OF_SIGNAL + number)
+        statuses.append(STATUS_OF_SIGNAL + number)
+        end(statuses[-1])
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S, PATIENCE_S)
+
+    statuses: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGHUP) if end is None else (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.signal(number, leave) for number in numbers}
     try:
         yield
     finally:
+        if statuses:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)

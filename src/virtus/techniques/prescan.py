@@ -23,6 +23,7 @@ from virtus.techniques.booting import ended_by_signals
 from virtus.techniques.prescan_control import PcControl
 from virtus.techniques.prescan_start import Kind, Loader, enter, find_bios, front, kind_of, media
 from virtus.vcpus.scanned.interrupts import NoInterrupts
+from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 
 class Prescan:
@@ -76,7 +77,7 @@ class Prescan:
             control = PcControl(spec, board, console)
             things.callback(control.close)
             board.services.append(control)
-            things.enter_context(ended_by_signals())
+            things.enter_context(ended_by_signals(lambda status: _end(board, vcpu, status)))
             things.callback(console.stop)
             console.start()
             loop.run(vcpu, board, counted)
@@ -100,6 +101,11 @@ class Prescan:
             personality_s=counted.personality_ns / 1e9,
             details=details,
         )
+
+
+def _end(board: Board, vcpu: ScannedVcpu, status: int) -> None:
+    board.end("ended by a signal", status)
+    vcpu.kick()
 
 
 def _unknown(board: Board) -> dict[str, int]:

@@ -16,6 +16,7 @@ from virtus.personalities.pc.board import Board
 
 DESTROYED: Final = 137
 """Status of a machine that was ended from outside: as of a program that was killed."""
+LOOK_EVERY_S: Final = 0.2
 
 
 class PcControl:
@@ -40,7 +41,7 @@ class PcControl:
         """See Service. While the machine is paused this does not return, and so the processor does not go on."""
         self._socket.poll()
         while self._paused and self._board.running:
-            select.select(self._socket.descriptors(), [], [])
+            select.select(self._socket.descriptors(), [], [], LOOK_EVERY_S)
             self._socket.poll()
 
     def close(self) -> None:

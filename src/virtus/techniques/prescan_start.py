@@ -9,8 +9,8 @@ from typing import Final
 
 from virtus.devices import network
 from virtus.errors import GuestNotRunnable, HostLacks, UsageError
+from virtus.guests import identify
 from virtus.guests.elf import NotLoadable
-from virtus.guests.identify import HEAD_BYTES
 from virtus.machine.machine_spec import DiskSpec, MachineSpec
 from virtus.machine.vm_driver import VmDriver
 from virtus.personalities.pc import bios, boot_rom, direct_boot, multiboot, video, without_bios
@@ -26,7 +26,6 @@ SERIAL_CONSOLE: Final = "console=ttyS0"
 FLAT_CODE, FLAT_DATA = 0xC09B, 0xC093  # attributes of the segments in `Start`'s table
 EFLAGS: Final = 2  # interrupts are off; the bit is always set
 FLOPPY_SIZES: Final = {size * 1024 for size in (160, 180, 320, 360, 720, 1200, 1440, 2880)}
-CD_MAGIC_AT, CD_MAGIC = 0x8001, b"CD001"  # ECMA-119, 8.1.2
 OUI: Final = b"\x52\x54\x00"
 """Of the network card: locally administered, as QEMU's are."""
 NO_BIOS: Final = "none"
@@ -42,16 +41,20 @@ class Kind(Enum):
     DISK = "disk"
 
 
+KINDS: Final = {
+    identify.Kind.KERNEL: Kind.LINUX, identify.Kind.MULTIBOOT: Kind.MULTIBOOT, identify.Kind.CDROM: Kind.CDROM,
+    identify.Kind.DISK: Kind.DISK,
+}  # fmt: skip
+
+
 def kind_of(path: Path) -> Kind:
-    """What an image is; raises GuestNotFound or GuestNotRunnable where it cannot be read."""
-    head, size = read_image(path, HEAD_BYTES), path.stat().st_size
-    if direct_boot.is_bzimage(head):
-        return Kind.LINUX
-    if multiboot.is_multiboot(head):
-        return Kind.MULTIBOOT
-    if size in FLOPPY_SIZES:
-        return Kind.FLOPPY
-    return Kind.CDROM if head[CD_MAGIC_AT:].startswith(CD_MAGIC) else Kind.DISK
+    """What an image is; raises GuestNotFound, or GuestNotRunnable for what is no system of 32 bits."""
+    guest = identify.identify(path)
+    kind = KINDS.get(guest.kind)
+    if kind is None or guest.bits == 64:
+        what = f"a {guest.bits}-bit {guest.kind.value}" if guest.bits else f"a {guest.kind.value}"
+        raise GuestNotRunnable(f"booting {path}", what, "prescan boots 32-bit kernels, and disk, CD and floppy images")
+    return Kind.FLOPPY if kind is Kind.DISK and path.stat().st_size in FLOPPY_SIZES else kind
 
 
 def find_bios(spec: MachineSpec, kind: Kind) -> bios.Bios | None:

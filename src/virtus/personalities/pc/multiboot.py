@@ -51,14 +51,6 @@ class _Header:
     entry: int | None
 
 
-def is_multiboot(image: bytes) -> bool:
-    """Whether there is a header of either version."""
-    try:
-        return _find(image) is not None
-    except NotLoadable:
-        return True  # there is one that asks for something we have not
-
-
 def load(
     memory: GuestMemory,
     image: bytes,

@@ -28,6 +28,8 @@ from virtus.vcpus.scanned.replay import Replay, ReplayDevices
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH
 from virtus.vcpus.scanned.vmm import Monitor, Stop
 
+LOOK_EVERY_NS: Final = 4_000_000
+"""Emulated code comes out this often at least, as directly executed code does by its tick."""
 NAMES: Final = {value: name for name, value in vars(Mnemonic).items() if isinstance(value, int)}
 _WRITES: Final = {OpAccess.WRITE, OpAccess.READ_WRITE, OpAccess.COND_WRITE, OpAccess.READ_COND_WRITE}
 
@@ -57,6 +59,7 @@ class ScannedVcpu(EvaluatingVcpu):
         self.trapped: Counter[int] = Counter()
         """Breakpoints hit, by linear address."""
         self.emulated_ns = 0
+        self._look_at = 0
 
     def kick(self) -> None:
         """Have `run` return soon with Reason.EVENT; from any thread."""
@@ -202,7 +205,11 @@ class ScannedVcpu(EvaluatingVcpu):
         emulated = self._emulator()
         before = perf_counter_ns()
         why = emulated.run(self.state, evaluating.SLICE, window=self.interrupts.pending())
-        self.emulated_ns += perf_counter_ns() - before
+        now = perf_counter_ns()
+        self.emulated_ns += now - before
+        if now >= self._look_at:  # code that is full of what the evaluator does never uses up its budget
+            self._look_at = now + LOOK_EVERY_NS
+            self._kicked = True
         self.monitor.after_emulation()
         if why in (Why.BUDGET, Why.KICKED):
             self._leave(Reason.EVENT)
