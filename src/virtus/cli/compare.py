@@ -1,7 +1,6 @@
 """`virtus compare`: the same guest under everything that can run it, side by side."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 
 from virtus.cli.run import box_options, make_spec
 from virtus.errors import UsageError
+from virtus.records import replace
 
 
 @click.command(

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ import click
 from virtus.errors import UsageError
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
+from virtus.records import replace
 
 if TYPE_CHECKING:
     from virtus.machine.machine_spec import MachineSpec

@@ -5,12 +5,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec
+from virtus.records import dataclass, replace
 from virtus.techniques import choose, registry
 from virtus.techniques.choose import HOST, WINDOWS
 from virtus.techniques.peers import registry as peers

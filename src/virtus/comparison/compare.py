@@ -4,7 +4,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from virtus.comparison.guardian import Guardian
 from virtus.comparison.measure import Run, measure
 from virtus.errors import UsageError
 from virtus.machine.spec import GuestSpec
+from virtus.records import dataclass, field, replace
 
 VERSION = 1
 LINE = 80

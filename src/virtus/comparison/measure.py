@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from virtus.comparison.tree import descendants, end
+from virtus.records import dataclass
 
 SAMPLE_S: Final = 0.02
 FIRST_SAMPLE_S: Final = 0.002  # the first looks follow each other faster, for short runs

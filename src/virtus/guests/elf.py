@@ -5,8 +5,9 @@ hostile file than is wanted here.
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 MAGIC: Final = b"\x7fELF"
 ELFCLASS64, ELFDATA2LSB = 2, 1

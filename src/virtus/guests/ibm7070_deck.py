@@ -11,12 +11,12 @@ A card has eight words of ten columns. A word is ten digits, with the sign as a 
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from virtus.errors import GuestNotRunnable
 from virtus.isa.ibm7070 import word as words
 from virtus.isa.ibm7070.layout import STORAGE
+from virtus.records import dataclass, field
 
 COLUMNS: Final = 80
 WORD_COLUMNS: Final = 10

@@ -3,12 +3,12 @@
 import os
 import stat
 import struct
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
+from virtus.records import dataclass
 
 HEAD_BYTES: Final = 9 << 12  # as far as a CD's first volume descriptor, and a multiboot header's last place
 ELF_MACHINES: Final = {

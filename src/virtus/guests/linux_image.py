@@ -10,11 +10,11 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from virtus.guests import elf
 from virtus.guests.elf import NotLoadable
+from virtus.records import dataclass
 
 LARGEST: Final = 512 << 20
 """No kernel is larger unpacked; a payload that grows beyond is refused."""

@@ -8,10 +8,10 @@ import itertools
 import mmap
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from virtus.errors import GuestNotRunnable
+from virtus.records import dataclass, field
 
 MACHINE_AMD64: Final = 0x8664
 PE32_PLUS, PE32 = 0x20B, 0x10B

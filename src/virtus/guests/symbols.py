@@ -7,10 +7,10 @@ sense is no table, and never more than that.
 import os
 import struct
 from bisect import bisect_right, insort
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.guests import elf
+from virtus.records import dataclass
 
 SECTION_HEADER: Final = struct.Struct("<IIQQQQIIQQ")
 SYMBOL: Final = struct.Struct("<IBBHQQ")

@@ -3,8 +3,9 @@
 import ctypes
 import os
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 MS_RDONLY: Final = 1  # include/uapi/linux/mount.h
 MS_NOSUID: Final = 2

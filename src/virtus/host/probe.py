@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.host import mounts, namespaces, ptrace, seccomp
+from virtus.records import dataclass
 
 KVM_GET_API_VERSION: Final = 0xAE00  # include/uapi/linux/kvm.h
 KVM_CREATE_VM: Final = 0xAE01

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from virtus.errors import UsageError
+from virtus.records import dataclass, field
 
 MIB: Final = 1 << 20
 DEFAULT_MEMORY: Final = 256 * MIB

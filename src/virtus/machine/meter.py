@@ -6,9 +6,10 @@ monotonic clock; processor time and context switches come from the host's own ac
 
 import os
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns
 from typing import Any
+
+from virtus.records import as_dict, dataclass, field
 
 REPORT_VERSION = 1
 
@@ -62,4 +63,4 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data with a version, for scripts."""
-        return {"version": REPORT_VERSION, **asdict(self), "exit_count": self.exit_count}
+        return {"version": REPORT_VERSION, **as_dict(self), "exit_count": self.exit_count}

@@ -14,7 +14,6 @@ import stat
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal, Never
 
 from virtus import errors
@@ -25,6 +24,7 @@ from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, repl
 from virtus.machine.layers import Layers
 from virtus.machine.meter import shell_status
 from virtus.machine.spec import GuestSpec
+from virtus.records import dataclass, replace
 
 _BASE = (
     namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWPID | namespaces.CLONE_NEWUTS

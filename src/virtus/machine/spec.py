@@ -1,8 +1,9 @@
 """What the user asks for: a guest and the box it is to run in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from virtus.records import dataclass, field
 
 DEFAULT_PROCESS_LIMIT = 4096
 """Guest threads and processes at once; more fork with EAGAIN. A fork bomb ends here and not at the host."""

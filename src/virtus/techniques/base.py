@@ -1,11 +1,11 @@
 """What a technique is: a named pair of vCPU and personality, what it needs of the host, and how it starts a guest."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
+from virtus.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

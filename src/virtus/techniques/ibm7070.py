@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
@@ -25,6 +24,7 @@ from virtus.machine.loop import run
 from virtus.machine.meter import Meter, Report
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.ibm7070.personality import SWITCHES, Equipment, Ibm7070Machine
+from virtus.records import dataclass, field
 from virtus.vcpus.resident import ResidentVcpu
 from virtus.vcpus.resident_memory import Arrangement
 

@@ -5,7 +5,6 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from virtus.personalities.xen.machine import XenMachine, own_frames
 from virtus.personalities.xen.network import NetworkBackEnd
 from virtus.personalities.xen.toolstack import Toolstack
 from virtus.personalities.xen.xenstore import Permissions, StoreError
+from virtus.records import replace
 from virtus.techniques.base import Availability
 from virtus.techniques.booting import ended_by_signals, ethernet_address, open_disk, read_image
 from virtus.vcpus import kvm as vcpus

@@ -1,10 +1,10 @@
 """All techniques by name; their modules are imported when asked for."""
 
 import importlib
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.errors import UsageError
+from virtus.records import dataclass
 from virtus.techniques.base import Availability, Technique
 
 

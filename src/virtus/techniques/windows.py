@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from virtus.guests.identify import Kind
 from virtus.host import capabilities
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
+from virtus.records import replace
 from virtus.techniques import choose
 from virtus.techniques.base import Availability
 from virtus.techniques.seccomp import Seccomp

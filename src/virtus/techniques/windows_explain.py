@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +9,7 @@ from virtus.errors import GuestNotRunnable
 from virtus.guests import pe
 from virtus.personalities.win32 import catalogue, modules
 from virtus.personalities.win32.ordinals import named
+from virtus.records import dataclass, field
 
 MOST_LIBRARIES: Final = 500
 

@@ -6,10 +6,10 @@ are the words of a state block, as `translator/layout.py` names them.
 
 import errno
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.records import dataclass
 from virtus.vcpus.ptrace import StubContext
 from virtus.vcpus.translator import float_state, layout
 from virtus.vcpus.translator.intervals import Intervals

@@ -1,7 +1,8 @@
 """What vCPUs for a program tell of it: its registers, and what stopped it."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, RIP, FLAGS = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17
 """Places in a context's `general` words: the processor's numbers of its registers, then RIP and the flags."""

@@ -5,10 +5,10 @@ for a computed address beyond it; here such an address is the register.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.memory.fixed import FixedMemory
+from virtus.records import dataclass
 from virtus.vcpus.interpreter.memory import MemoryFault
 
 WORD: Final = 8

@@ -2,10 +2,10 @@
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.devices.image import QCOW_MAGIC, SECTOR
+from virtus.records import dataclass
 
 HEAD: Final = struct.Struct(">4sIQIIQIIQQIIQ")  # magic to snapshots_offset: all of version 2
 MORE: Final = struct.Struct(">QQQII")  # of version 3: features (incompatible, compatible, autoclear), order, length

@@ -7,12 +7,12 @@ disk: so no entry there ever refers to what is not.
 import os
 from array import array
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.devices.image import whole
 from virtus.devices.qcow2.header import Damaged, Header
 from virtus.devices.qcow2.refcounts import Refcounts, swapped
+from virtus.records import dataclass
 
 COPIED, COMPRESSED = 1 << 63, 1 << 62
 OFFSET: Final = ((1 << 56) - 1) & ~((1 << 9) - 1)  # bits 9 to 55

@@ -5,10 +5,10 @@ The driver is the guest's: every index and address is checked, and what it chang
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.devices.virtio.exclusion import DeviceMemory, Excluded
+from virtus.records import dataclass
 
 DESCRIPTOR: Final = struct.Struct("<QIHH")  # address, length, flags, next
 NEXT, WRITE, INDIRECT = 1, 2, 4  # VIRTQ_DESC_F_*

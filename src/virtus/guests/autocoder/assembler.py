@@ -5,7 +5,6 @@ use only labels that stand before it; everything else may use any.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -30,6 +29,7 @@ from virtus.guests.ibm7070_deck import Program
 from virtus.isa.ibm7070 import word as words
 from virtus.isa.ibm7070.layout import STORAGE
 from virtus.isa.ibm7070.operations import BY_NAME
+from virtus.records import dataclass, field
 
 ORIGIN: Final = 325
 """Where a program goes that does not say: behind what the machine and its channels use of low storage, up to 0324."""

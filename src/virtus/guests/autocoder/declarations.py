@@ -12,13 +12,13 @@ CNTRL with the label ORIGIN: where what follows goes; LITORIGIN: where literals 
 """
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 from virtus.guests.autocoder.operands import Symbol, Symbols, constant
 from virtus.guests.autocoder.source import SourceError, Statement, parts_of
 from virtus.isa.ibm7070 import word as words
 from virtus.isa.ibm7070.layout import STORAGE
+from virtus.records import dataclass, field
 
 _FIELD: Final = re.compile(r"A?([0-9]{1,5}),([0-9]{1,5})")
 _RDW: Final = re.compile(r"([+-]?)RDW")

@@ -1,12 +1,12 @@
 """Operands of Autocoder: addresses with adjustment, index word and field; constants; symbols."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 from virtus.guests.autocoder.source import SourceError
 from virtus.isa.ibm7070 import word as words
 from virtus.isa.ibm7070.layout import LAST_INDEX_WORD, LOCATIONS
+from virtus.records import dataclass, field
 
 _LABEL: Final = re.compile(r"[A-Z][A-Z0-9]{0,9}")
 _INDEX: Final = re.compile(r"X([0-9]{1,2})")

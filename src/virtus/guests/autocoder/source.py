@@ -6,8 +6,9 @@ comment. In a line with tabs, each goes on to the next of these fields.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 LABEL, OPERATION, OPERAND, IDENTIFICATION = 5, 15, 20, 75
 """Where the fields begin, counted from 0."""

@@ -5,9 +5,10 @@ an index word; 4, 5 control it (mostly the first and last position of a field); 
 stand for a group of operations, told apart by more digits: the table's `digits`, by position.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from virtus.records import dataclass
 
 
 class Form(Enum):

@@ -1,8 +1,9 @@
 """What a debugger sees: the threads of one process, their registers and memory, and why they have stopped."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from virtus.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

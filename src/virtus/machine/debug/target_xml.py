@@ -4,10 +4,10 @@ Source: Debugging with GDB, "Target Description Format" and "RISC-V Features".
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.isa.riscv64.registers import F_NAMES, X_NAMES, F
+from virtus.records import dataclass
 from virtus.vcpus.translator import float_state, layout
 
 _MASK: Final = 2**64 - 1

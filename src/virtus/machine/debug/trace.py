@@ -11,13 +11,13 @@ are, and named as the program names its functions. A system call is a line of it
 import errno
 import os
 import select
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from virtus.errors import MachineBroken
 from virtus.guests.symbols import Map
 from virtus.isa.builder import Format
 from virtus.isa.instruction_set import InstructionSet
+from virtus.records import dataclass, field
 from virtus.vcpus.interpreter.context import AddressSpace, InterpretedContext
 from virtus.vcpus.interpreter.evaluator import Evaluator
 from virtus.vcpus.interpreter.memory import MemoryFault

@@ -1,7 +1,6 @@
 """The personality itself: answers whatever makes the processor come out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from virtus.devices.card_punch import CardPunch
@@ -22,6 +21,7 @@ from virtus.personalities.ibm7070.priority import INQUIRY_1, Latch, Priority, va
 from virtus.personalities.ibm7070.records import columns_of, fetch, locations, put
 from virtus.personalities.ibm7070.tapes import Tapes
 from virtus.personalities.ibm7070.unit_record import UnitRecord
+from virtus.records import dataclass, field
 
 SWITCHES: Final = (1, 2, 3, 4)
 """Alteration switches of the console."""

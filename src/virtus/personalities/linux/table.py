@@ -6,9 +6,10 @@ calls into the table that the kernel answers with an error on purpose.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, TypeVar
+
+from virtus.records import dataclass
 
 Int = Annotated[int, "int"]
 """A C `int`: the low 32 bits of the register, signed."""

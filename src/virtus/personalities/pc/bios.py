@@ -1,12 +1,12 @@
 """SeaBIOS from Debian's package: found, loaded at the top of the first megabyte, and told about the machine."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from virtus.devices.pc.fw_cfg import e820
 from virtus.errors import HostLacks
 from virtus.memory.guest_memory import PAGE, GuestMemory
+from virtus.records import dataclass
 
 DIRECTORIES: Final = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
 BIOS, VGA_BIOS = "bios-256k.bin", "vgabios-stdvga.bin"

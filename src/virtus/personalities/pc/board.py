@@ -7,7 +7,6 @@ import contextlib
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from virtus.devices.console import Console
@@ -31,6 +30,7 @@ from virtus.devices.pc.uart16550 import Uart16550
 from virtus.exits import Exit, Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.personalities.pc.front import Front, Terminal
+from virtus.records import dataclass, field
 
 VIDEO_HOLE: Final = vga.WINDOW
 """The only hole in memory below its end. B0000h to BFFFFh is plain memory: text is read from there."""

@@ -6,12 +6,12 @@ is checked before it is used.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.guests.elf import NotLoadable
 from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.personalities.pc.start import HIGH, LOW_END, Start, memory_map, write_table
+from virtus.records import dataclass
 
 MAGIC_1, MAGIC_2 = 0x1BADB002, 0xE85250D6
 SEARCH_1, SEARCH_2 = 8192, 32768

@@ -1,9 +1,9 @@
 """How a processor begins when a boot loader has done its work: flat protected mode, interrupts off."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.memory.guest_memory import GuestMemory
+from virtus.records import dataclass
 
 GDT_AT: Final = 0x1000
 CODE, DATA = 0x10, 0x18  # Documentation/arch/x86/boot.rst: __BOOT_CS and __BOOT_DS

@@ -6,12 +6,12 @@ boot.rst (the loader's option ``vga=``); include/uapi/linux/screen_info.h.
 
 import re
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.devices.pc import vga as chip
 from virtus.devices.pc.vga import BochsExtension, Vga
 from virtus.guests.elf import NotLoadable
+from virtus.records import dataclass
 
 # mode 3, 80 columns of 25 rows, as the BIOS sets it
 MISCELLANEOUS: Final = 0x67

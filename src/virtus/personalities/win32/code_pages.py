@@ -9,9 +9,10 @@ host can be said in every function. (Windows: "Use UTF-8 code pages in Windows a
 
 import codecs
 import unicodedata
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+from virtus.records import dataclass
 
 CP_ACP: Final = 0
 CP_OEMCP: Final = 1

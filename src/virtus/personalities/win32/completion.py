@@ -7,7 +7,6 @@ What can be done at once is done at once, and reported as Windows reports it; wh
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from virtus.personalities.win32 import descriptors, errors, ntstatus, state, waiting
@@ -15,6 +14,7 @@ from virtus.personalities.win32.file_objects import INVALID
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.synchronisation import Event
 from virtus.personalities.win32.table import api
+from virtus.records import dataclass
 
 EVENT_OFFSET: Final = 24
 """OVERLAPPED: Internal (a status), InternalHigh (bytes), offset, event."""

@@ -4,12 +4,12 @@ import errno
 import os
 import select
 import stat
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from virtus.personalities.win32 import descriptors, errors
 from virtus.personalities.win32.descriptors import ready as ready
 from virtus.personalities.win32.process import Thread
+from virtus.records import dataclass, field
 
 READ_DATA, WRITE_DATA, APPEND_DATA = 0x1, 0x2, 0x4
 GENERIC_READ, GENERIC_WRITE, GENERIC_ALL = 0x8000_0000, 0x4000_0000, 0x1000_0000

@@ -5,8 +5,9 @@ here, not by the host, since SYSTEMTIME reaches from 1601 to 30827, and Python's
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 TICKS_PER_SECOND: Final = 10_000_000
 TICKS_PER_MILLISECOND: Final = 10_000

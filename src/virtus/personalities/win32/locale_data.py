@@ -1,7 +1,8 @@
 """What the locales that are served say: English (United States), and the invariant one, which differs little."""
 
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 LOCALE_INVARIANT, LOCALE_USER_DEFAULT, LOCALE_SYSTEM_DEFAULT, LOCALE_NEUTRAL = 0x7F, 0x400, 0x800, 0
 ENGLISH: Final = 0x409

@@ -8,7 +8,6 @@ the library that implements it.
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from virtus.personalities.win32.regions import (
     Region,
     Regions,
 )  # fmt: skip
+from virtus.records import dataclass, field
 
 READ, WRITE = 1, 2
 PROTECTIONS: Final = {

@@ -6,9 +6,10 @@ A region keeps its pages' protections in runs, so that a reservation of terabyte
 import bisect
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
+
+from virtus.records import dataclass, field
 
 PAGE: Final = 4096
 GRANULARITY: Final = 0x1_0000

@@ -1,8 +1,9 @@
 """Security identifiers (SIDs): their bytes, their text, and the few accounts that there are."""
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 MOST_AUTHORITIES: Final = 15
 """SID_MAX_SUB_AUTHORITIES."""

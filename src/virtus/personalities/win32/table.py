@@ -16,8 +16,9 @@ returns is converted by the declared result; None is 0.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+
+from virtus.records import dataclass
 
 Implementation = TypeVar("Implementation", bound=Callable[..., Any])
 

@@ -7,7 +7,6 @@ import itertools
 import os
 import struct
 import time
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +19,7 @@ from virtus.personalities.win32.file_time import (
     from_unix_ns,
     to_unix_ns,
 )
+from virtus.records import dataclass
 
 TIME_ZONE_ID_UNKNOWN, TIME_ZONE_ID_STANDARD, TIME_ZONE_ID_DAYLIGHT = 0, 1, 2
 LAST_WEEK: Final = 5

@@ -4,12 +4,12 @@ Source: Microsoft, x64 exception handling (RUNTIME_FUNCTION, UNWIND_INFO, UNWIND
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.guests import pe
 from virtus.personalities.win32.guest import Memory
 from virtus.personalities.win32.modules import Module
+from virtus.records import dataclass
 
 RSP, RIP = 4, 16
 ENTRY_SIZE: Final = 12

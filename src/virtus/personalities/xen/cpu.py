@@ -7,7 +7,6 @@ Sources: xen/include/public/arch-x86/xen.h, vcpu.h; xen/arch/x86/x86_64/entry.S 
 
 import struct
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
@@ -27,6 +26,7 @@ from virtus.personalities.xen.abi import (
     Refused,
 )
 from virtus.personalities.xen.frames import Kind
+from virtus.records import dataclass
 
 if TYPE_CHECKING:
     from virtus.personalities.xen.domain import Domain

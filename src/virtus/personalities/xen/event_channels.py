@@ -6,7 +6,6 @@ back end of ours, which is a function to be called. Source: xen/include/public/e
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +28,7 @@ from virtus.personalities.xen.abi import (
     Refused,
 )
 from virtus.personalities.xen.table import operation
+from virtus.records import dataclass
 
 if TYPE_CHECKING:
     from virtus.personalities.xen.cpu import Cpu

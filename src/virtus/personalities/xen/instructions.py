@@ -3,10 +3,10 @@
 Source: Intel SDM volume 2A, 2.1 and 2.2 (prefixes, ModRM, SIB). The bytes are a guest's: a decoder never looks beyond.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from virtus.personalities.xen.abi import Refused
+from virtus.records import dataclass
 
 LONGEST: Final = 15
 PREFIXES: Final = frozenset({0x66, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65, 0xF0})

@@ -5,10 +5,10 @@ raising Refused. Calls made of operations, such as memory_op, register each oper
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from virtus.personalities.xen.abi import ENOSYS, Refused
+from virtus.records import dataclass, field
 
 NAMES: Final = {
     number: name

@@ -6,10 +6,10 @@ Source: xen.git, docs/misc/xenstore.txt, tools/xenstored.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from virtus.personalities.xen.abi import DOMID_CONTROL
+from virtus.records import dataclass, field, replace
 
 MOST_PATH, MOST_VALUE, MOST_WATCHES, MOST_NODES, MOST_TRANSACTIONS = 3072, 4096, 128, 8192, 10
 ALLOWED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-/_@")

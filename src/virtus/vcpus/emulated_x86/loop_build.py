@@ -1,13 +1,13 @@
 """From an address to a loop that runs: its instructions, LLVM's code of them, and the hook around that."""
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any, Final
 
 import llvmlite.binding as llvm
 from iced_x86 import Decoder, FlowControl, Instruction
 from llvmlite import ir
 
+from virtus.records import dataclass
 from virtus.vcpus.emulated_x86 import library
 from virtus.vcpus.emulated_x86.loop_code import I32, I64, MXCSR_WORD, RIP_WORD, Loop, Refused
 from virtus.vcpus.emulated_x86.memory import PAGE, AddressSpace

@@ -11,9 +11,9 @@ than without, and the cause is not known.
 import ctypes
 import os
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Final
 
+from virtus.records import dataclass
 from virtus.vcpus.emulated_x86 import library
 from virtus.vcpus.emulated_x86.library import Unicorn
 from virtus.vcpus.emulated_x86.memory import AddressSpace

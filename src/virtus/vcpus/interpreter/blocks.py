@@ -6,11 +6,11 @@ times, so it is for what is entered often. A block goes on over branches that ar
 """
 
 from collections.abc import Callable, MutableSequence
-from dataclasses import dataclass
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
+from virtus.records import dataclass
 from virtus.vcpus.interpreter.code import Code
 from virtus.vcpus.interpreter.evaluator import Evaluator
 from virtus.vcpus.interpreter.memory import Memory, MemoryFault

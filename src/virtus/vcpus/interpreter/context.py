@@ -4,11 +4,11 @@ The stub does no more than hold the guest's memory and execute the calls that bu
 """
 
 import ctypes
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from virtus.isa.instruction_set import InstructionSet
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.records import dataclass, field
 from virtus.vcpus.foreign import NO_SYSCALL, ForeignContext, account
 from virtus.vcpus.interpreter.blocks import CompiledCode
 from virtus.vcpus.interpreter.pages import PageMemory

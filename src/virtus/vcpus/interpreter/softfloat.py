@@ -7,7 +7,6 @@ Every operation returns its result and the exception flags it raised; rounding m
 once.
 """
 
-from dataclasses import dataclass
 from math import isqrt
 from typing import Final
 
@@ -23,6 +22,7 @@ from virtus.isa.builder import (
     UNDERFLOW,
     UP,
 )
+from virtus.records import dataclass
 
 ROUNDING_MODES: Final = (NEAREST_EVEN, TOWARDS_ZERO, DOWN, UP, NEAREST_AWAY)
 Result = tuple[int, int]

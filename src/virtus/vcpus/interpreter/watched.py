@@ -1,7 +1,6 @@
 """Memory that a debugger watches: accesses happen as ever, and it is remembered that there was one."""
 
-from dataclasses import dataclass
-
+from virtus.records import dataclass
 from virtus.vcpus.interpreter.pages import PageMemory
 
 

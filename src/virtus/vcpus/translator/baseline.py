@@ -11,13 +11,13 @@ natively is left to the interpreter, instruction by instruction (`layout.EXIT_IN
 import struct
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from virtus.isa.instruction_set import InstructionSet
 from virtus.isa.x86 import assembler as x86
 from virtus.isa.x86.assembler import Assembler
+from virtus.records import dataclass
 from virtus.vcpus.translator import layout
 from virtus.vcpus.translator.baseline_pieces import (
     ASK,

@@ -6,10 +6,10 @@ changes.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import process_memory
+from virtus.records import dataclass, field
 from virtus.vcpus.translator import layout
 from virtus.vcpus.translator.intervals import Intervals
 

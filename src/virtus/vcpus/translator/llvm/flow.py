@@ -5,10 +5,10 @@ Numbers are followed through a block, so that an address put together from two i
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
+from virtus.records import dataclass, field
 
 MASK: Final = 2**64 - 1
 

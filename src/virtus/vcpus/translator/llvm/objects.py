@@ -5,8 +5,9 @@ are filled in. Source: System V ABI, "Object Files", and its AMD64 supplement, 4
 """
 
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from virtus.records import dataclass
 
 HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION: Final = struct.Struct("<IIQQQQIIQQ")

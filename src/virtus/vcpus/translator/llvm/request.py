@@ -1,6 +1,6 @@
 """What the translator asks of its background process, and what it gets: plain data that crosses a socket."""
 
-from dataclasses import dataclass, field
+from virtus.records import dataclass, field
 
 VERSION = 4
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""

@@ -10,10 +10,10 @@ each memory access: LLVM may not move them across one that may fault.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
+from virtus.records import dataclass
 from virtus.vcpus.translator import layout
 from virtus.vcpus.translator.llvm.flow import Shape
 from virtus.vcpus.translator.llvm.text_floats import FloatText
