@@ -45,6 +45,40 @@ def test_many_at_once(tmp_path: Path) -> None:
     assert running(str(program)) == []
 
 
+@pytest.mark.parametrize(
+    ("starts", "at_once"), [(12, 6), pytest.param(1000, 50, marks=[pytest.mark.full, pytest.mark.timeout(1800)])]
+)
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_starts_in_a_row_and_at_once_leave_nothing(technique: str, starts: int, at_once: int, tmp_path: Path) -> None:
+    need(technique)
+    program = build("calls", tmp_path)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "virtus", "run", "--with", technique, "--", str(program)]
+    before = surroundings()
+    said = set()
+    for _ in range(starts):
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=False)
+        said.add((done.returncode, done.stdout, done.stderr))
+    guests = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        for _ in range(at_once)
+    ]
+    for guest in guests:
+        output, errors = guest.communicate(timeout=300)
+        said.add((guest.returncode, output, errors))
+    assert len(said) == 1 and {status for status, _, _ in said} == {42}
+    assert running(str(program)) == []
+    assert list(temporary.iterdir()) == []
+    assert surroundings() == before
+
+
+def surroundings() -> tuple[list[str], list[str]]:
+    """What outlives processes, of this process's namespaces: mounts and shared memory."""
+    return Path("/proc/self/mountinfo").read_text().splitlines(), sorted(os.listdir("/dev/shm"))
+
+
 def test_what_is_killed_is_gone(tmp_path: Path) -> None:
     need("api-wrapper")
     program = build("waits", tmp_path)
