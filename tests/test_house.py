@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import virtus
-from virtus.cli import deck
-from virtus.cli import main as cli
+from virtus.cli import commands, deck
 from virtus.errors import GuestNotFound, UsageError
 from virtus.host import probe
 from virtus.library import Machine, State
@@ -71,9 +70,9 @@ def test_what_goes_wrong_is_told_in_a_line_with_the_shells_status(words: list[st
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
+@pytest.mark.parametrize("name", list(commands.COMMANDS))
 def test_every_command_shows_examples(name: str) -> None:
-    command = cli.group.get_command(click.Context(cli.group), name)
+    command = commands.group.get_command(click.Context(commands.group), name)
     assert command is not None
     done = CliRunner().invoke(command, ["--help"], prog_name=f"virtus {name}")
     assert done.exit_code == 0
@@ -176,8 +175,8 @@ def test_commands_of_documents_exist(name: str) -> None:
     for line in lines:
         words = line.split()
         if words and words[0].endswith("virtus"):
-            assert words[1] in cli.COMMANDS, line
-            command = cli.group.get_command(click.Context(cli.group), words[1])
+            assert words[1] in commands.COMMANDS, line
+            command = commands.group.get_command(click.Context(commands.group), words[1])
             assert command is not None
             known = {option for parameter in command.params for option in parameter.opts}
             if any(word.endswith(".7070") for word in words):

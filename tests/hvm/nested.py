@@ -24,7 +24,7 @@ PROMPT: Final = b"nested-ready"
 BOOT_S, COMMAND_S = 120, 240
 CLOSURE: Final = """
 import sys
-import virtus.cli.run, virtus.cli.main, virtus.cli.domain, virtus.report.meter
+import virtus.cli.run, virtus.cli.commands, virtus.cli.main, virtus.cli.domain, virtus.report.meter
 import zstandard, lz4.frame, lz4.block, lzma, bz2, zlib, hashlib, json
 import encodings.ascii, encodings.latin_1, encodings.idna, ctypes, mmap, select, threading, subprocess
 import importlib.metadata, rich.console, rich.table, multiprocessing

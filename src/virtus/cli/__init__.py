@@ -5,5 +5,7 @@ from typing import Final
 
 GARBAGE_THRESHOLD: Final = 50_000
 """Objects made before the collector looks for cycles. Importing makes ten thousands, none of them garbage."""
+INTERRUPTED: Final = 130
+"""The exit status of shells for what SIGINT has ended."""
 
 gc.set_threshold(GARBAGE_THRESHOLD)

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from virtus.cli.run import box_options, make_spec
+from virtus.cli.run import box_options
+from virtus.cli.running import make_spec
 from virtus.errors import UsageError
 from virtus.records import replace
 

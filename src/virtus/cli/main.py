@@ -1,71 +1,47 @@
-"""The command `virtus`: finds the subcommand's module when it is asked for, and tells errors in one line."""
+"""The command `virtus`: reads its command line, quickly where it is a usual one, and tells errors in one line."""
 
 import atexit
-import importlib
+import errno
 import os
 import sys
 import threading
-from typing import Any
+from typing import Any, Final
 
-import click
-
+from virtus.cli import INTERRUPTED, quick
 from virtus.errors import VirtusError
 
-COMMANDS = {
-    "run": "Run a guest; pick the technique that fits it.",
-    "compare": "Run a guest under every technique, and show what each costs.",
-    "domain": "List and control the machines that run: pause, resize, look at their console, end them.",
-    "techniques": "List the techniques: what they are, and whether they work here.",
-    "explain": "Show what a technique is made of, and where each part is.",
-    "doctor": "Say what this host offers, and how to get what it lacks.",
-}
-
-
-class _Late(click.Group):
-    """Imports a command's module only when it runs: the list of commands starts in a few milliseconds."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"virtus.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.command(
-    cls=_Late,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
-Examples:
-  virtus run -- make -j2              in a throw-away layer, without network
-  virtus run --with uml-skas -- ls -l under a kernel in user space
-  virtus compare -- python3 -m compileall -q .
-  virtus doctor""",
-)
-@click.version_option(package_name="virtus")
-def group() -> None:
-    """Run any guest under any virtualization technique, and see what it costs."""
+COMPLETION: Final = "_VIRTUS_COMPLETE"
+"""In the environment, a shell asks click for completions."""
 
 
 def command(arguments: list[str] | None = None) -> int:
     """Run a command line: the exit status, the guest's, or 126/127 as shells use them, 2 for usage, 1 for the rest."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        result: Any = group.main(arguments, prog_name="virtus", standalone_mode=False)
+        values = quick.read(words[1:]) if words[:1] == ["run"] and COMPLETION not in os.environ else None
+        if values is not None:
+            return _run(values)
+        from virtus.cli import commands
+
+        return commands.run(words)
     except VirtusError as error:
-        click.echo(f"virtus: {error}", err=True)
+        print(f"virtus: {error}", file=sys.stderr)
         return error.exit_status
-    except click.exceptions.Abort:
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    return result if isinstance(result, int) else 0
+
+
+def _run(values: dict[str, Any]) -> int:
+    """As click runs a command: what it makes of interruptions and of readers that have gone."""
+    from virtus.cli import running
+
+    try:
+        return running.run(**values)
+    except (KeyboardInterrupt, EOFError):
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        return 1
 
 
 def main() -> None:
