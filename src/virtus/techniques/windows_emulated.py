@@ -2,22 +2,19 @@
 
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Final
 
-from virtus.errors import MachineBroken, VirtusError
-from virtus.personalities.win32 import catalogue, console_control, crash, exceptions, marshalling, startup, threads
+from virtus.errors import MachineBroken
+from virtus.personalities.win32 import catalogue, console_control, marshalling, startup, threads
 from virtus.personalities.win32.guest import AccessViolation
-from virtus.personalities.win32.process import Process, ProcessEnd, Thread
+from virtus.personalities.win32.process import Process, Thread
 from virtus.techniques import windows_meter, windows_process
 from virtus.vcpus.emulated_x86.engine import EmulatedX86, Entry, ThreadEnd
-from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
+from virtus.vcpus.program_state import CpuContext, CpuFault
 
 MAIN_STACK: Final = 8 << 20
 """Of the host thread that the program's first thread is: our own frames only."""
-READ_ACCESS, WRITE_ACCESS, FETCH_ACCESS = 0, 1, 8
-"""What an access violation's first parameter says (Microsoft: EXCEPTION_RECORD)."""
 
 
 class Emulated:
@@ -81,9 +78,7 @@ class Emulated:
             try:
                 return made[0](frame)
             except AccessViolation as bad:
-                parameters = int(bad.write), bad.address
-                exceptions.raise_here(self.process.current, crash.STATUS_ACCESS_VIOLATION, 0, parameters)
-                raise AssertionError from bad
+                windows_process.deliver_bad_access(self.process, bad)
 
         return call
 
@@ -99,36 +94,16 @@ class Emulated:
         return call
 
     def _fault(self, fault: CpuFault, context: CpuContext) -> CpuContext:
-        code = crash.code(fault.vector)
-        if fault.vector == FAST_FAIL:
-            crash.tell(crash.exception_words(self.process, code, (), context.general))
-            raise ProcessEnd(code)
-        access = {WRITE: WRITE_ACCESS, FETCH: FETCH_ACCESS}.get(fault.kind, READ_ACCESS)
-        parameters = (access, fault.page) if fault.vector < 0 else ()
-        exceptions.dispatch(self.process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
+        return windows_process.deliver(self.process, fault, context)
 
     def _missing(self, dll: str, name: str) -> int:
-        def called(frame: int) -> int:
-            crash.tell(crash.unimplemented(self.process, dll, name, frame))
-            windows_process.end(self.process, windows_process.UNIMPLEMENTED_STATUS)
-            raise AssertionError
-
-        return self._engine.entry_point(called)
+        return self._engine.entry_point(lambda frame: windows_process.unimplemented(self.process, dll, name, frame))
 
     def _ended(self, status: int) -> None:
         windows_process.end(self.process, status)
 
     def _failed(self, error: BaseException) -> None:
-        """A guest thread has ended otherwise than by its return or by ExitThread: so does the process."""
-        try:
-            if isinstance(error, ProcessEnd):
-                self._ended(error.status)
-            if isinstance(error, VirtusError):
-                crash.tell(f"virtus: {error}\n")
-                os._exit(error.exit_status)
-            crash.tell("".join(traceback.format_exception(error)))  # a mistake of our own
-        finally:
-            os._exit(windows_process.BROKEN_STATUS)
+        windows_process.failed(error, self._ended)
 
 
 def run(program: str, arguments: list[str], trace: Callable[[str], object] | None = None) -> None:

@@ -6,14 +6,13 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from virtus.errors import MachineBroken, VirtusError
-from virtus.personalities.win32 import catalogue, console_control, crash, exceptions, marshalling, startup, threads
+from virtus.errors import MachineBroken
+from virtus.personalities.win32 import catalogue, console_control, crash, marshalling, startup, threads
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.process import Process, ProcessEnd, Thread
 from virtus.personalities.win32.table import Function
 from virtus.techniques import windows_meter, windows_process
 from virtus.vcpus.inprocess import HOST_STACK, InProcess, Row, ThreadEnd
-from virtus.vcpus.program_state import FAST_FAIL, FETCH, WRITE, CpuContext, CpuFault
 
 MAIN_STACK: Final = 8 << 20
 """Of the host thread that the program's first thread is: our own frames only."""
@@ -55,44 +54,20 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
             call = meter.counted(name, call)
         return engine.placed(call if trace is None else marshalling.traced(function, engine.memory, call, trace))
 
-    def fault(fault: CpuFault, context: CpuContext) -> CpuContext:
-        code = crash.code(fault.vector)
-        if fault.vector == FAST_FAIL:
-            crash.tell(crash.exception_words(process, code, (), context.general))
-            raise ProcessEnd(code)
-        access = {WRITE: 1, FETCH: 8}.get(fault.kind, 0)
-        parameters = (access, fault.page) if fault.vector < 0 else ()
-        exceptions.dispatch(process.current, code, 0, parameters, context.general, context.vectors, context.mxcsr)
-
     def trouble(error: BaseException) -> int:
         """A function of ours has not returned. Access to bad memory on the guest's behalf is its own exception."""
         if isinstance(error, AccessViolation):
-            parameters = int(error.write), error.address
-            exceptions.raise_here(process.current, crash.STATUS_ACCESS_VIOLATION, 0, parameters)
+            windows_process.deliver_bad_access(process, error)
         if not isinstance(error, ProcessEnd):
             crash.tell("".join(traceback.format_exception(error)))
             end(process, windows_process.BROKEN_STATUS)
         raise error
 
     def missing(dll: str, name: str) -> int:
-        def called(frame: int) -> int:
-            crash.tell(crash.unimplemented(process, dll, name, frame))
-            end(process, windows_process.UNIMPLEMENTED_STATUS)
-            raise AssertionError
-
-        return engine.entry_point(called)
+        return engine.entry_point(lambda frame: windows_process.unimplemented(process, dll, name, frame))
 
     def failed(error: BaseException) -> None:
-        """A guest thread has ended otherwise than by its return or by ExitThread: so does the process."""
-        try:
-            if isinstance(error, ProcessEnd):
-                end(process, error.status)
-            if isinstance(error, VirtusError):
-                crash.tell(f"virtus: {error}\n")
-                os._exit(error.exit_status)
-            crash.tell("".join(traceback.format_exception(error)))  # a mistake of our own
-        finally:
-            os._exit(windows_process.BROKEN_STATUS)
+        windows_process.failed(error, lambda status: end(process, status))
 
     def first_thread() -> None:
         try:
@@ -107,7 +82,8 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
             failed(error)
 
     engine = InProcess(
-        lambda address, write: AccessViolation(address, write=write), lookup, fault,
+        lambda address, write: AccessViolation(address, write=write), lookup,
+        lambda fault, context: windows_process.deliver(process, fault, context),
         lambda status: end(process, status), trouble, failed,
     )  # fmt: skip
     engine.hot = trace is None
