@@ -43,16 +43,18 @@ class Exit:
     `context` is the vCPU's handle for the guest thread that came out (a `Context` where the vCPU has one);
     `number` the system call's number, the signal's number or the host's wait status, by `reason`. For PORT_IO and
     MEMORY_IO it is the port or the physical address; `size` is the number of bytes (1, 2, 4 or 8), `write` the
-    direction, and `value` what the guest writes, or where the personality leaves what the guest reads.
+    direction, and `value` what the guest writes, or where the personality leaves what the guest reads. PORT_IO is done
+    `count` times, for a string instruction: `value` has that many numbers behind each other, the first lowest.
     """
 
-    __slots__ = ("context", "number", "reason", "size", "value", "write")
+    __slots__ = ("context", "count", "number", "reason", "size", "value", "write")
 
     def __init__(self) -> None:
         self.reason = Reason.EVENT
         self.context: Any = None
         self.number = 0
         self.size = 0
+        self.count = 1
         self.value = 0
         self.write = False
 

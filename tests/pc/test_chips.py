@@ -1,5 +1,6 @@
 """Chips alone: what their data sheets promise."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from virtus.devices.disk import Disk
 from virtus.devices.pc import ide, keys
 from virtus.devices.pc.ata_disk import AtaDisk
 from virtus.devices.pc.atapi import AtapiCd
+from virtus.devices.pc.bus import PortBus
 from virtus.devices.pc.cmos import Cmos
 from virtus.devices.pc.dma8237 import Dma8237
 from virtus.devices.pc.floppy import Floppy
@@ -223,6 +225,30 @@ def test_sectors_are_read_by_programmed_io_with_an_interrupt_each(tmp_path: Path
         data = b"".join(channel.read(0, 2).to_bytes(2, "little") for _ in range(256))
         assert data[:4] == sector.to_bytes(4, "little")
     assert channel.read(7, 1) == 0x50
+
+
+def test_sectors_go_through_the_data_register_in_blocks(tmp_path: Path) -> None:
+    """As word by word, with the same interrupts, wherever a block ends; what is too much reads as zeros."""
+    channel, wire, _ = disk_channel(tmp_path / "disk")
+    ports = PortBus()
+    ports.attach(range(0x1F0, 0x1F8), channel)
+    ports.attach(range(0x1F0, 0x1F1), channel, 4)
+    issue(channel, 5, 2, 0x20)
+    first = ports.repeat(0x1F0, 2, 200, False, 0).to_bytes(400, "little")
+    rises = wire.rises
+    rest = ports.repeat(0x1F0, 4, 160, False, 0).to_bytes(640, "little")
+    whole = first + rest
+    assert whole[:4] == b"\5\0\0\0"
+    assert whole[512:516] == b"\6\0\0\0"
+    assert whole[1024:] == bytes(16)
+    assert wire.rises == rises  # the line was up, and nobody has looked
+    assert channel.read(7, 1) == 0x50
+    data = random.Random(1).randbytes(1024)
+    issue(channel, 7, 2, 0x30)
+    ports.repeat(0x1F0, 2, 300, True, int.from_bytes(data[:600], "little"))
+    ports.repeat(0x1F0, 2, 212, True, int.from_bytes(data[600:], "little"))
+    assert (tmp_path / "disk").read_bytes()[7 * 512 : 9 * 512] == data
+    assert ports.repeat(0x1F7, 1, 2, False, 0) == 0x5050
 
 
 def test_sectors_are_written_and_read_by_dma(tmp_path: Path) -> None:

@@ -102,12 +102,24 @@ def test_devices_in_memory_are_asked_once_and_answer_one_access_of_an_instructio
 
 def test_string_input_fills_memory(box: Box) -> None:
     box.load("bf0020 ba7801 b90300 fc f36c f4")  # mov di,2000; mov dx,178; mov cx,3; rep insb; hlt
-    for letter in b"abc":
-        exit = box.run()
-        assert seen(exit)[:4] == (Reason.PORT_IO, 0x178, 1, False)
-        exit.value = letter
+    exit = box.run()
+    assert seen(exit)[:4] == (Reason.PORT_IO, 0x178, 1, False)
+    assert exit.count == 3
+    exit.value = int.from_bytes(b"abc", "little")
     assert box.run().reason is Reason.HALT
     assert bytes(box.ram.bytes[0x2000:0x2004]) == b"abc\0"
+
+
+def test_string_input_takes_pages_and_what_is_left_of_them_one_by_one(box: Box) -> None:
+    box.load("bffb2f ba7001 b90600 fc f36d e680 f4")  # mov di,2ffb; mov dx,170; mov cx,6; rep insw; out 80,al; hlt
+    counts, next_word = [], 0
+    while (exit := box.run()).number == 0x170:
+        counts.append(exit.count)
+        words = range(next_word, next_word + exit.count)
+        exit.value = sum(word << 16 * at for at, word in enumerate(words))
+        next_word += exit.count
+    assert (counts, exit.number, exit.count) == ([2, 1, 3], 0x80, 1)
+    assert bytes(box.ram.bytes[0x2FFB:0x3007]) == b"\0\0\1\0\2\0\3\0\4\0\5\0"
 
 
 def test_an_interrupt_comes_in_the_smallest_window(box: Box) -> None:

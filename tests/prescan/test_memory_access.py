@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.prescan.machine import DATA_AT, Machine
+from tests.prescan.machine import CODE_AT, DATA_AT, Machine
 from virtus.memory.guest_memory import PAGE, GuestMemory
-from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PSE, EAX, EBX, ECX, EDI, EDX, ESI, MASK32
+from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PSE, DF, DS, EAX, EBX, ECX, EDI, EDX, ESI, MASK32
 from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.faults import PF, GuestFault, IoNeeded
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace, walk
@@ -162,8 +162,10 @@ class Asked:
         self.machine, self.replay = machine, Replay()
         machine.space = PhysicalSpace(machine.ram, (range(0x20000, 0x30000),))
         machine.memory = PagedMemory(machine.state, machine.space, ReplayDevices(self.replay, port=False))
-        machine.evaluator = Evaluator(machine.state, machine.memory, ReplayDevices(self.replay, port=True))
+        ports = ReplayDevices(self.replay, port=True)
+        machine.evaluator = Evaluator(machine.state, machine.memory, ports)
         machine.evaluator.execution.progress = self.replay.finish
+        machine.evaluator.execution.repeat_port = ports.repeat
 
     def run(self, code: str, *answers: int) -> list[tuple[bool, int, int, bool, int]]:
         self.machine.load(bytes.fromhex(code))
@@ -202,6 +204,30 @@ def test_string_output_of_devices_to_ports(machine: Machine) -> None:
     registers[ESI], registers[EDX], registers[ECX] = 0x20000, 0x80, 1
     found = asked.run("f36e", 0x41, 0)
     assert found == [(False, 0x20000, 1, False, 0), (True, 0x80, 1, True, 0x41)]
+
+
+def test_string_output_goes_out_at_once_as_far_as_page_and_segment_go(machine: Machine) -> None:
+    asked, state = Asked(machine), machine.state
+    machine.load(bytes(range(1, 17)), DATA_AT + PAGE - 8)
+    registers = state.registers
+    registers[ESI], registers[EDX], registers[ECX] = DATA_AT + PAGE - 8, 0x170, 6
+    assert asked.run("f36f", 0) == [(True, 0x170, 4, True, 0x0807060504030201)]
+    assert (asked.replay.count, registers[ECX], registers[ESI], state.eip) == (2, 4, DATA_AT + PAGE, CODE_AT)
+    data = state.segments[DS]
+    data.load(data.selector, 0, DATA_AT + PAGE + 5, data.attributes)  # one number, and half of another
+    assert asked.run("f36f", 0) == [(True, 0x170, 4, True, 0x0C0B0A09)]
+    assert (asked.replay.count, registers[ECX]) == (1, 3)
+    with pytest.raises(GuestFault):
+        asked.run("f36f")
+    assert (registers[ECX], registers[ESI]) == (3, DATA_AT + PAGE + 4)
+
+
+def test_string_input_downwards_goes_one_by_one(machine: Machine) -> None:
+    asked, registers = Asked(machine), machine.state.registers
+    machine.state.eflags |= DF
+    registers[EDI], registers[EDX], registers[ECX] = DATA_AT + 1, 0x170, 2
+    assert [access[1:3] for access in asked.run("f36c", 7, 8)] == [(0x170, 1), (0x170, 1)]
+    assert bytes(machine.ram.bytes[DATA_AT : DATA_AT + 2]) == b"\x08\x07"
 
 
 def test_odd_sizes_reach_devices_as_bytes(machine: Machine) -> None:

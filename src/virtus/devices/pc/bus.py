@@ -1,7 +1,7 @@
 """The I/O ports of a PC, and memory as a device with bus mastership sees it."""
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 NOTHING: Final = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 0xFFFF_FFFF_FFFF_FFFF}
 """What a bus reads where nobody answers, by the size of the access."""
@@ -22,6 +22,19 @@ class PortDevice(Protocol):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """The guest writes a register."""
+        ...
+
+
+@runtime_checkable
+class BlockDevice(Protocol):
+    """A chip with a register that strings of data go through; for its other registers None and False."""
+
+    def read_block(self, offset: int, size: int) -> bytes | None:
+        """So many bytes, as repeated reads give them."""
+        ...
+
+    def write_block(self, offset: int, data: bytes) -> bool:
+        """What repeated writes give it."""
         ...
 
 
@@ -73,6 +86,25 @@ class PortBus:
             self.write(port + half & PORTS - 1, half, value >> 8 * half)
         else:
             self.unknown.add(port)
+
+    def repeat(self, port: int, size: int, count: int, write: bool, value: int) -> int:
+        """A guest's REP INS or REP OUTS: the values behind each other, the first lowest."""
+        found = self._find(port)
+        if found is not None and size <= found[2] and isinstance(found[0], BlockDevice):
+            if write:
+                if found[0].write_block(found[1], value.to_bytes(size * count, "little")):
+                    return 0
+            else:
+                data = found[0].read_block(found[1], size * count)
+                if data is not None:
+                    return int.from_bytes(data, "little")
+        bits, result = 8 * size, 0
+        for shift in range(0, count * bits, bits):
+            if write:
+                self.write(port, size, value >> shift & (1 << bits) - 1)
+            else:
+                result |= self.read(port, size) << shift
+        return result
 
 
 class DmaMemory:

@@ -102,6 +102,17 @@ class IdeChannel:
         drive = self._drive
         return 0 if drive is None else drive.task.status
 
+    def read_block(self, offset: int, size: int) -> bytes | None:
+        """See BlockDevice."""
+        drive = self._drive
+        if offset != DATA or drive is None:
+            return None
+        found = bytearray()
+        while len(found) < size and not drive.dma and drive.incoming:
+            fits = min(size - len(found), drive.block - self._at % drive.block)
+            found += self._read_data(drive, fits).to_bytes(fits, "little")
+        return bytes(found.ljust(size, b"\0"))
+
     def _read_data(self, drive: Drive, size: int) -> int:
         if drive.dma or not drive.incoming:
             return 0
@@ -133,6 +144,17 @@ class IdeChannel:
                 if drive is not None:
                     drive.task.previous[offset] = drive.task.values[offset]
                     drive.task.values[offset] = value
+
+    def write_block(self, offset: int, data: bytes) -> bool:
+        """See BlockDevice."""
+        drive = self._drive
+        if offset != DATA or drive is None:
+            return False
+        while data and not drive.dma and drive.expected:
+            fits = min(len(data), drive.expected - len(self._sent), drive.block - len(self._sent) % drive.block)
+            self._write_data(int.from_bytes(data[:fits], "little"), fits)
+            data = data[fits:]
+        return True
 
     def _write_data(self, value: int, size: int) -> None:
         drive = self._drive

@@ -244,7 +244,9 @@ class Board:
     def handle(self, exit: Exit) -> None:
         """See Personality."""
         if exit.reason is Reason.PORT_IO:
-            if exit.write:
+            if exit.count > 1:
+                exit.value = self.ports.repeat(exit.number, exit.size, exit.count, exit.write, exit.value)
+            elif exit.write:
                 self.ports.write(exit.number, exit.size, exit.value)
             else:
                 exit.value = self.ports.read(exit.number, exit.size)

@@ -30,8 +30,10 @@ class EvaluatingVcpu(ABC):
         self.state = state
         self.interrupts: Interrupts = interrupts or NoInterrupts()
         self._replay = replay
-        self.evaluator = Evaluator(state, memory, ReplayDevices(replay, port=True))
+        ports = ReplayDevices(replay, port=True)
+        self.evaluator = Evaluator(state, memory, ports)
         self.evaluator.execution.progress = replay.finish
+        self.evaluator.execution.repeat_port = ports.repeat
         self._memory = memory
         self._exit = Exit()
         self._exit.context = self
@@ -52,7 +54,7 @@ class EvaluatingVcpu(ABC):
         """Who emulates what the evaluator does not know."""
 
     def _leave(self, reason: Reason) -> Exit:
-        self._exit.reason, self._exit.number = reason, 0
+        self._exit.reason, self._exit.number, self._exit.count = reason, 0, 1
         return self._exit
 
     def _complete(self) -> None:
@@ -75,6 +77,7 @@ class EvaluatingVcpu(ABC):
             port, number, size, write, value = self._replay.wanted
             found = self._leave(Reason.PORT_IO if port else Reason.MEMORY_IO)
             found.number, found.size, found.write, found.value = number, size, write, value
+            found.count = self._replay.count
             return False
         except GuestFault as fault:
             self._fault(fault)

@@ -48,6 +48,9 @@ class Execution:
         self.cpuid: Cpuid = no_cpuid
         self.progress: Callable[[], None] = nothing
         """Called when a repeated instruction has done one of its rounds, which will not be undone."""
+        self.repeat_port: Callable[[int, int, int, bool, int], int] = self._repeat_port
+        """Several accesses to a port at once: port, size of each, count, whether writes, and their values behind each
+        other, the first lowest; the values read in the same way."""
         self.time_changed: Callable[[], None] = nothing
         """Called when the guest has set its time stamp counter, or who may read it."""
 
@@ -73,6 +76,15 @@ class Execution:
         if not inside:
             raise GuestFault(faults.SS if number == SS else faults.GP, 0)
         return segment.base + offset & MASK32
+
+    def _repeat_port(self, port: int, size: int, count: int, write: bool, value: int) -> int:
+        bits, found = 8 * size, 0
+        for shift in range(0, count * bits, bits):
+            if write:
+                self.ports.write(port, size, value >> shift & (1 << bits) - 1)
+            else:
+                found |= (self.ports.read(port, size) & (1 << bits) - 1) << shift
+        return found
 
     def read(self, number: int, offset: int, size: int) -> int:
         """A number in a segment."""

@@ -66,6 +66,10 @@ class LinearMemory(Protocol):
         """Read of a descriptor table or a task state segment."""
         ...
 
+    def write_block(self, linear: int, size: int, value: int) -> None:
+        """`write` of a number of any size within one page."""
+        ...
+
     def write_system(self, linear: int, size: int, value: int) -> None:
         """Write to one."""
         ...
@@ -218,6 +222,10 @@ class PagedMemory:
             _PACK[size](self._ram, base + (linear & OFFSET), value)
         else:
             self._write(linear, size, value, self.state.cpl == 3)
+
+    def write_block(self, linear: int, size: int, value: int) -> None:
+        """See LinearMemory."""
+        self._write(linear, size, value, self.state.cpl == 3)
 
     def write_system(self, linear: int, size: int, value: int) -> None:
         """See LinearMemory."""

@@ -16,6 +16,8 @@ class Replay:
         self._next = 0
         self.wanted: tuple[bool, int, int, bool, int] | None = None
         """What IoNeeded asks for: whether it is a port, the port or address, size, whether a write, the value."""
+        self.count = 1
+        """How many times: `wanted` has the size of one, and the values of all, the first lowest."""
 
     def begin(self) -> None:
         """The instruction is evaluated from its start."""
@@ -37,12 +39,12 @@ class Replay:
         self._answers.append(value)
         self.wanted = None
 
-    def access(self, port: bool, number: int, size: int, write: bool, value: int) -> int:
-        """One access in the order of the instruction."""
+    def access(self, port: bool, number: int, size: int, write: bool, value: int, count: int = 1) -> int:
+        """One access, or several at once, in the order of the instruction."""
         if self._next < len(self._answers):
             self._next += 1
             return self._answers[self._next - 1]
-        self.wanted = (port, number, size, write, value)
+        self.wanted, self.count = (port, number, size, write, value), count
         raise IoNeeded
 
 
@@ -59,3 +61,7 @@ class ReplayDevices:
     def write(self, address: int, size: int, value: int) -> None:
         """See Devices."""
         self._replay.access(self._port, address, size, True, value)
+
+    def repeat(self, address: int, size: int, count: int, write: bool, value: int) -> int:
+        """Several accesses to the same port; see `Execution.repeat_port`."""
+        return self._replay.access(self._port, address, size, write, value, count)

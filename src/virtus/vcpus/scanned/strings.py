@@ -5,7 +5,9 @@ from typing import Final
 
 from iced_x86 import Mnemonic
 
+from virtus.memory.guest_memory import PAGE
 from virtus.vcpus.scanned.cpu_state import DF, EAX, ECX, EDI, EDX, ES, ESI, MASK32, ZF
+from virtus.vcpus.scanned.faults import GuestFault
 from virtus.vcpus.scanned.flags import KEEP, of_difference
 from virtus.vcpus.scanned.operands import Compile, Operands, Operation
 
@@ -13,6 +15,7 @@ ROUNDS: Final = 1024
 """After this many, a repeated instruction lets interrupts in; EIP stays at it."""
 
 Round = Callable[[int], None]  # with what is added to the index registers
+Block = Callable[[int], int]  # does up to so many rounds at once, upwards; how many it has done
 
 
 class String:
@@ -117,12 +120,64 @@ def _outs(string: String) -> Round:
     return once
 
 
-def _compile(make: Callable[[String], Round], size: int, *, compares: bool = False) -> Compile:
+def _room(string: String, number: int, register: int, count: int, write: bool) -> tuple[int, int]:
+    """How many of `count` elements lie in one page and in the segment, and the linear address of the first."""
+    offset, size = string.registers[register] & string.mask, string.size
+    linear = string.execution.linear(number, offset, size, write)
+    count = min(count, (PAGE - (linear & PAGE - 1)) // size, (string.mask + 1 - offset) // size)
+    try:
+        string.execution.linear(number, offset, max(count, 1) * size, write)
+    except GuestFault:
+        return 0, linear  # the segment ends: one by one as far as it goes
+    return count, linear
+
+
+def _ins_block(string: String) -> Block:
+    execution = string.execution
+
+    def block(count: int) -> int:
+        port, size = string.registers[EDX] & 0xFFFF, string.size
+        execution.demand_port(port, size)
+        count, place = _room(string, ES, EDI, count, True)
+        if count > 1:
+            execution.memory.check_write(place, count * size)
+            execution.memory.write_block(place, count * size, execution.repeat_port(port, size, count, False, 0))
+            string.advance(EDI, count * size)
+        return count
+
+    return block
+
+
+def _outs_block(string: String) -> Block:
+    execution = string.execution
+
+    def block(count: int) -> int:
+        port, size = string.registers[EDX] & 0xFFFF, string.size
+        execution.demand_port(port, size)
+        count, place = _room(string, string.ops.segment, ESI, count, False)
+        if count > 1:
+            read, bits = execution.memory.read, 8 * size
+            value = sum(read(place + number * size, size) << number * bits for number in range(count))
+            execution.repeat_port(port, size, count, True, value)
+            string.advance(ESI, count * size)
+        return count
+
+    return block
+
+
+def _compile(
+    make: Callable[[String], Round],
+    size: int,
+    *,
+    compares: bool = False,
+    make_block: Callable[[String], Block] | None = None,
+) -> Compile:
     def compile_it(ops: Operands) -> Operation:
         string = String(ops, size)
         once, state, registers, mask = make(string), string.state, string.registers, string.mask
         execution = ops.execution
         repeat_while_equal = ops.instruction.has_rep_prefix or not compares
+        block = None if make_block is None else make_block(string)
 
         def step() -> int:
             return -size if state.eflags & DF else size
@@ -132,6 +187,16 @@ def _compile(make: Callable[[String], Round], size: int, *, compares: bool = Fal
 
         def repeated() -> None:
             by = step()
+            if block is not None and by > 0 and registers[ECX] & mask > 1:
+                done = block(min(registers[ECX] & mask, ROUNDS))
+                if done <= 1:  # over the end of a page, or of the segment
+                    once(by)
+                    done = 1
+                string.advance(ECX, -done)
+                execution.progress()
+                if registers[ECX] & mask:
+                    execution.next_eip = state.eip
+                return
             for _ in range(ROUNDS):
                 if not registers[ECX] & mask:
                     return
@@ -157,7 +222,9 @@ TABLE: Final[dict[int, Compile]] = {
     M.CMPSD: _compile(_cmps, 4, compares=True),
     M.SCASB: _compile(_scas, 1, compares=True), M.SCASW: _compile(_scas, 2, compares=True),
     M.SCASD: _compile(_scas, 4, compares=True),
-    M.INSB: _compile(_ins, 1), M.INSW: _compile(_ins, 2), M.INSD: _compile(_ins, 4),
-    M.OUTSB: _compile(_outs, 1), M.OUTSW: _compile(_outs, 2), M.OUTSD: _compile(_outs, 4),
+    M.INSB: _compile(_ins, 1, make_block=_ins_block), M.INSW: _compile(_ins, 2, make_block=_ins_block),
+    M.INSD: _compile(_ins, 4, make_block=_ins_block),
+    M.OUTSB: _compile(_outs, 1, make_block=_outs_block), M.OUTSW: _compile(_outs, 2, make_block=_outs_block),
+    M.OUTSD: _compile(_outs, 4, make_block=_outs_block),
 }  # fmt: skip
 """MOVSD and CMPSD are also names of SSE2 instructions, which whoever decodes tells apart."""
