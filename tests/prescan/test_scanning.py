@@ -17,6 +17,7 @@ from virtus.errors import HostLacks
 from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.emulated_x86 import library
+from virtus.vcpus.scanned import patches
 from virtus.vcpus.scanned.cpu_state import CR0_ET, CR0_NE, CR0_PE, CS, MASK32, CpuState
 from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.memory_access import PagedMemory, PhysicalSpace
@@ -24,7 +25,10 @@ from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 START, DATA, STACK, MEMORY = 0x10F00, 0x4000, 0x8000, 1 << 20
 END = bytes.fromhex("f4")
-MOST = 50_000
+MOST = 100_000
+ROUNDS = 9
+HOT = 2
+"""Traps after which a site becomes a patch here: most of a program's do."""
 M = Mnemonic
 LEFT_OUT = {M.DIV, M.IDIV, M.AAM, M.BOUND, M.LEAVE, M.RET, M.CALL, M.JMP, M.POPF, M.POPFD, M.LOOP, M.LOOPE, M.LOOPNE}
 LEFT_OUT |= {M.JCXZ, M.JECXZ, M.SALC, M.INVALID, M.ENTER, M.STD}
@@ -32,7 +36,22 @@ PINNED = {"EBX", "ESP", "ESI", "EDI"}
 DEFINE_FLAGS = bytes.fromhex("83fb05")  # cmp ebx, 5
 SENSITIVE = [
     bytes.fromhex(code)
-    for code in ("9c58", "9c9d", "fa", "fb", "530fa25b", "83fb058cd8", "1e1f", "8cd08ed8", "8cd88ed0", "0e58", "0f01e0")
+    for code in (
+        "9c58",
+        "9c9d",
+        "fa",
+        "fb",
+        "530fa25b",
+        "83fb058cd8",
+        "1e1f",
+        "061f",
+        "0fa00fa1",
+        "8cd88ee0",
+        "8cd08ed8",
+        "8cd88ed0",
+        "0e58",
+        "0f01e0",
+    )
 ]
 SENSITIVE.append(bytes.fromhex("0f0105") + (DATA + 0x700).to_bytes(4, "little"))  # sgdt
 _WRITES = {OpAccess.WRITE, OpAccess.READ_WRITE, OpAccess.COND_WRITE, OpAccess.READ_COND_WRITE}
@@ -67,7 +86,7 @@ def _name(register: int) -> str:
 def program(parts: list[bytes], source: random.Random) -> bytes:
     """The parts in order, with branches forward between them, a loop around, changes of code, and the end."""
     counter = (DATA - 8).to_bytes(4, "little")
-    code = bytearray(b"\xc7\x05" + counter + b"\x03\0\0\0")  # how often
+    code = bytearray(b"\xc7\x05" + counter + ROUNDS.to_bytes(4, "little"))  # how often
     loop = len(code)
     for part in parts:
         choice = source.random()
@@ -81,6 +100,8 @@ def program(parts: list[bytes], source: random.Random) -> bytes:
         elif choice < 0.65:  # an instruction that changes the operand of the next
             at = START + len(code) + 7 + 1
             code += b"\xfe\x05" + at.to_bytes(4, "little") + b"\x90" + b"\xb0" + bytes([source.randrange(256)])
+        elif choice < 0.67:  # pushf; push cs; push the address behind; iret
+            code += b"\x9c\x0e\x68" + (START + len(code) + 8).to_bytes(4, "little") + b"\xcf"
         elif choice < 0.7:
             code += b"\x90" * source.randrange(1, 15)
         elif choice < 0.75:  # call over a few bytes and take the address back
@@ -118,9 +139,9 @@ class Both:
             state.reset()
             state.cr0 = CR0_PE | CR0_ET | CR0_NE
             for number, segment in enumerate(state.segments):
-                segment.load(0x10, 0, MASK32, 0xC09B if number == CS else 0xC093)
-            # descriptors for what the program loads: selector 0x10 is flat data
-            ram.bytes[0x1010:0x1018] = bytes.fromhex("ffff00000093cf00")
+                segment.load(*((0x18, 0, MASK32, 0xC09B) if number == CS else (0x10, 0, MASK32, 0xC093)))
+            # descriptors for what the program loads: selector 0x10 is flat data, 0x18 flat code
+            ram.bytes[0x1010:0x1020] = bytes.fromhex("ffff00000093cf00 ffff0000009bcf00")
             state.gdtr.base, state.gdtr.limit = 0x1000, 0x1F
             state.eip = START
             state.registers[:] = [
@@ -160,9 +181,12 @@ class Both:
 def both() -> Iterator[Both]:
     if library.find() is None:
         pytest.skip("the package unicorn is not installed")
-    made = Both()
-    yield made
-    made.close()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(patches, "HOT", HOT)
+        made = Both()
+        yield made
+        assert made.vcpu.monitor.patches.made
+        made.close()
 
 
 @pytest.mark.slow

@@ -36,6 +36,8 @@ class MonitoredMemory(PagedMemory):
 
     def _translate(self, linear: int, write: bool, user: bool) -> int:
         physical = super()._translate(linear, write, user)
+        if self.shadow is not None:
+            self.shadow.note_translation(linear >> FRAME_SHIFT)
         if write and self._codes.is_code(physical >> FRAME_SHIFT):
             self._writable[user].pop(linear >> FRAME_SHIFT, None)
         return physical

@@ -64,7 +64,7 @@ class OpenPages:
         if not space.child.map(number << FRAME_SHIFT, PAGE, READ_EXECUTE, MEMORY_AT, frame << FRAME_SHIFT):
             return False
         key, global_ = self._shadow.entry(number)
-        space.note(number, Shadowed(frame, READ_EXECUTE, False, key, number), flushable=not global_)
+        self._shadow.note(space, number, Shadowed(frame, READ_EXECUTE, False, key, number), global_=global_)
         self.pages.add(page)
         return True
 

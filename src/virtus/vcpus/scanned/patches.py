@@ -1,76 +1,42 @@
 """Patches: a sensitive instruction that traps often becomes a jump to a fragment that works on virtual state.
 
-A fragment holds the translated instruction, those behind it that the jump covers, and a jump back. It works on cells in
-a page that the monitor and the supervisor's child share: the virtual EFLAGS, selectors, and a stack of its own, so that
-nothing of the guest is touched before the one access that may fault. Whoever is stopped inside a fragment is brought to
-an instruction of the guest's first: the guest never sees an EIP of ours.
+A fragment holds the translated instruction (`translations.py`), those around it that the jump covers, and a jump back.
+It works on cells that the monitor and the supervisor's child share (`cells.py`). Whoever is stopped inside a fragment
+is brought to an instruction of the guest's first: the guest never sees an EIP of ours.
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
-from iced_x86 import Decoder, Encoder, FlowControl, Instruction, Mnemonic, OpKind, Register
+from iced_x86 import Decoder, Encoder, FlowControl, Instruction, Mnemonic
 
 from virtus.memory.guest_memory import PAGE
-from virtus.vcpus.scanned.breakpoints import INT3, CodePage, CodePages
-from virtus.vcpus.scanned.cpu_state import AF, CF, DF, FLAGS_DEFINED, IF, OF, PF, SF, TF, ZF, CpuState
+from virtus.vcpus.scanned.breakpoints import LONGEST, START, CodePage, CodePages
+from virtus.vcpus.scanned.cells import HIDDEN_SIZE, SHARED, Cells
+from virtus.vcpus.scanned.cpu_state import CpuState
+from virtus.vcpus.scanned.translations import Fragment, Place, Trap, translation
 
-HOT: Final = 32
+HOT: Final = 16
 """Traps after which a site is worth a patch; where that fails, twice as many, and so on."""
-AREA: Final = 64 * PAGE
-"""The page of cells, and the fragments behind it."""
+FRAGMENTS: Final = 63 * PAGE
+AREA: Final = SHARED + FRAGMENTS
+"""The cells, and the fragments behind them."""
 JUMP: Final = 5  # E9 rel32
-MOST_FRAGMENT: Final = 512
-EFLAGS_AT, PENDING_AT, EAX_AT, ESP_AT, TEMPORARY_AT, SELECTORS_AT, STACK_AT = 0, 4, 8, 12, 16, 32, 0x800
-NATIVE: Final = CF | PF | AF | ZF | SF | OF | DF
-OTHERS: Final = FLAGS_DEFINED & ~(NATIVE | IF)
-"""Virtual flags whose change is the evaluator's."""
-HOST_FLAGS: Final = 0x202
-
-_SIMPLE: Final = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.PUSHFD, Mnemonic.POPFD}
-_LAST: Final = {FlowControl.CONDITIONAL_BRANCH, FlowControl.UNCONDITIONAL_BRANCH, FlowControl.RETURN}
-
-
-class Trap(NamedTuple):
-    """A breakpoint of a fragment's own: where the guest is then, and whether its STI has just been done."""
-
-    eip: int
-    window: bool
-    shadow: bool
-
-
-class Place(NamedTuple):
-    """The part of a fragment from `start` on: the guest's instruction, and whether EAX is in its cell."""
-
-    start: int
-    eip: int
-    saved: bool
-
-
-def patchable(instruction: Instruction) -> bool:
-    """Whether there is a translation."""
-    if instruction.mnemonic in _SIMPLE:
-        return True
-    if instruction.mnemonic == Mnemonic.PUSH and instruction.op0_kind == OpKind.REGISTER:
-        return Register.ES <= instruction.op0_register <= Register.GS and instruction.len <= 2
-    return (
-        instruction.mnemonic == Mnemonic.MOV
-        and instruction.op0_kind == OpKind.REGISTER
-        and instruction.op1_kind == OpKind.REGISTER
-        and Register.ES <= instruction.op1_register <= Register.GS
-        and Register.EAX <= instruction.op0_register <= Register.EDI
-    )
+MOST_BEFORE: Final = 4
+"""Instructions in front of a sensitive one that its patch may begin with."""
+MOST_COVERED: Final = 12
+OFFSET: Final = PAGE - 1
+_LAST: Final = {FlowControl.UNCONDITIONAL_BRANCH, FlowControl.RETURN}
 
 
 class Patches:
-    """All fragments of a processor's supervisor code. `base` is the linear address of the cells."""
+    """All fragments of a processor's supervisor code."""
 
-    def __init__(self, state: CpuState, codes: CodePages) -> None:
-        self._state, self._codes = state, codes
-        self._area = codes.code.bytes[codes.extra_at : codes.extra_at + AREA]
-        self._cells = self._area[:PAGE].cast("I")
-        self.base = 0
-        self._next = PAGE
+    def __init__(self, state: CpuState, codes: CodePages, cells: Cells) -> None:
+        self._state, self._cells = state, cells
+        at = codes.extra_at + SHARED
+        self._area = codes.code.bytes[at : at + FRAGMENTS]
+        self._next = 0
         self.hits: dict[int, int] = {}
         self.traps: dict[int, Trap] = {}
         self._places: list[Place] = []
@@ -79,64 +45,54 @@ class Patches:
         """Linear addresses of guest instructions that lie under a jump of ours."""
         self.made = 0
         self.refused = 0
+        self.full = False
+        """Whether there was no room for a fragment: those of code that is gone take it until `forget`."""
 
     @property
-    def active(self) -> bool:
-        """Whether there are any."""
-        return self.made > 0
+    def base(self) -> int:
+        """The linear address of the cells."""
+        return self._cells.base
+
+    @property
+    def start(self) -> int:
+        """The linear address of the fragments."""
+        return self._cells.base + SHARED
 
     def settle(self, base: int) -> None:
         """The cells are at this linear address from now on; all patches there were must be gone."""
-        self.base = base
+        self._cells.settle(base)
         self.forget()
 
     def forget(self) -> None:
         """No fragment is used any longer."""
-        self._next = PAGE
-        self.made = 0
+        self._next = 0
+        self.made, self.full = 0, False
         self.traps.clear()
         self._places.clear()
         self._boundaries.clear()
         self.interior.clear()
         self.hits.clear()
+        self._cells.hidden[:] = bytes(HIDDEN_SIZE)
 
     def close(self) -> None:
-        """Let go of the views."""
-        self._cells.release()
+        """Let go of the view."""
         self._area.release()
 
     # around direct execution
 
-    def enter(self, pending: bool) -> None:
-        """Before the guest runs: its virtual state goes into the cells."""
-        cells, state = self._cells, self._state
-        cells[EFLAGS_AT >> 2] = state.eflags & (OTHERS | IF)
-        cells[PENDING_AT >> 2] = pending
-        for number, segment in enumerate(state.segments):
-            cells[(SELECTORS_AT >> 2) + number] = segment.selector
-
-    def leave(self) -> None:
-        """After it ran."""
-        state = self._state
-        state.eflags = state.eflags & ~(OTHERS | IF) | self._cells[EFLAGS_AT >> 2] & (OTHERS | IF)
-
     def inside(self, eip: int) -> bool:
         """Whether this is in a fragment."""
-        return self.made > 0 and self.base + PAGE <= eip < self.base + self._next
+        return self.made > 0 and 0 <= eip - self.start < self._next
 
     def boundary(self, eip: int) -> int | None:
         """The guest's EIP where an address in a fragment is between two of its instructions."""
         return self._boundaries.get(eip)
 
-    def hide_trap_flag(self) -> None:
-        """A fragment is single-stepped: the flags it has saved must not bring TF back."""
-        self._cells[STACK_AT - 4 >> 2] &= ~TF
-
     def roll_back(self, eip: int) -> int:
         """The guest's EIP for a fault inside a fragment; its registers are as they were before that instruction."""
         found = max((place for place in self._places if place.start <= eip), key=lambda place: place.start)
         if found.saved:
-            self._state.registers[0] = self._cells[EAX_AT >> 2]
+            self._state.registers[0] = self._cells.saved_eax
         return found.eip
 
     # making
@@ -148,159 +104,144 @@ class Patches:
         return count >= HOT and count & count - 1 == 0
 
     def make(self, page: CodePage, eip: int, code: bytes, targets: set[int]) -> bool:
-        """Patch the site at `eip` in a page, whose bytes from there on are `code`; False where it cannot be."""
-        if self._next + MOST_FRAGMENT > AREA:
-            self.refused += 1
+        """Patch the site at `eip` in a page, whose bytes are `code`; False where it cannot be."""
+        if translation(_decoder(code, eip).decode()) is None:
             return False
-        covered = self._cover(page, eip, code, targets)
-        if not covered:
-            self.refused += 1
-            return False
-        start = self.base + self._next
-        fragment = bytearray()
-        ended = False
-        for instruction in covered:
-            at = start + len(fragment)
-            offset = instruction.ip & PAGE - 1
+        for first in self._beginnings(page, eip, code):
+            covered = self._cover(page, first, eip, code, targets)
+            if covered and self._write(page, covered):
+                self.hits[eip] = 0
+                return True
+        self.refused += 1
+        return False
+
+    def _beginnings(self, page: CodePage, eip: int, code: bytes) -> list[int]:
+        """Where the jump may be: at the site, or at an instruction in front of it that goes on to it."""
+        found, at = [eip], eip
+        for _ in range(MOST_BEFORE):
+            lowest = max(at - LONGEST, at & ~OFFSET)
+            before = [near for near in range(at - 1, lowest - 1, -1) if page.covered[near & OFFSET] == START]
+            if not before or page.covered[at & OFFSET] != START:
+                break
+            near = before[0]
+            instruction = _decoder(code, near).decode()
+            if near + instruction.len != at or near in self.interior or near & OFFSET in page.patched:
+                break
+            if page.copy[near & OFFSET] != code[near & OFFSET] and near & OFFSET not in page.sites:
+                break  # the jump of another patch
+            found.append(near)
+            at = near
+        return found
+
+    def _cover(self, page: CodePage, first: int, site: int, code: bytes, targets: set[int]) -> list[Instruction]:
+        """The instructions of a fragment whose jump is at `first`, that at `site` among them, and those behind it that
+        are translated as well; empty where one under the jump is a target, or one cannot be moved."""
+        found: list[Instruction] = []
+        decoder = _decoder(code, first)
+        end = first
+        while True:
+            enough = end - first >= JUMP and end > site and end not in self.interior
+            offset = end & OFFSET
+            if (end - 1 ^ first) & ~OFFSET or (end ^ first) & ~OFFSET:
+                return found if enough and not (end - 1 ^ first) & ~OFFSET else []
             sensitive = offset in page.sites or offset in page.patched
-            self._places.append(Place(at, instruction.ip32, False))
-            self._boundaries[at] = instruction.ip32
+            if enough and (not sensitive or len(found) >= MOST_COVERED):
+                return found
+            instruction = decoder.decode()
+            end = instruction.ip32 + instruction.len
+            fits = page.scanned(offset) and offset not in page.numeric and offset + instruction.len <= PAGE
+            fits = fits and not (page.tail is not None and page.tail_at == offset)
+            if (
+                not fits
+                or instruction.is_invalid
+                or (0 < instruction.ip32 - first < JUMP and instruction.ip32 in targets)
+            ):
+                return found if enough else []
+            last = end - first >= JUMP and end > site and end not in self.interior
             if sensitive:
-                fragment += self._translated(instruction, at)
+                movable = translation(instruction) is not None and (instruction.mnemonic != Mnemonic.IRETD or last)
+            else:
+                plain = instruction.flow_control == FlowControl.NEXT or instruction.is_jcc_short_or_near
+                movable = plain or (last and _ends(instruction))
+            if not movable:
+                return found if enough else []
+            found.append(instruction)
+            if instruction.mnemonic == Mnemonic.IRETD or instruction.flow_control in _LAST or instruction.is_call_near:
+                return found
+
+    def _write(self, page: CodePage, covered: list[Instruction]) -> bool:
+        """Make the fragment of these instructions, and the jump to it."""
+        fragment = Fragment(self.start + self._next, self._cells)
+        ended = False
+        boundaries: dict[int, int] = {}
+        for instruction in covered:
+            fragment.places.append(Place(fragment.end, instruction.ip32, False))
+            boundaries[fragment.end] = instruction.ip32
+            offset = instruction.ip32 & OFFSET
+            if offset in page.sites or offset in page.patched:
+                translate = translation(instruction)
+                assert translate is not None
+                translate(fragment, instruction)
+                ended = instruction.mnemonic == Mnemonic.IRETD
             elif instruction.is_call_near:  # returns to the guest's own next instruction: push; jmp
-                back = instruction.ip32 + instruction.len
                 target = instruction.near_branch_target & 0xFFFF_FFFF
-                fragment += b"\x68" + struct.pack("<I", back)
-                fragment += b"\xe9" + struct.pack("<i", _signed(target - (at + 2 * JUMP)))
+                fragment.emit(b"\x68" + struct.pack("<I", instruction.ip32 + instruction.len))
+                fragment.emit(b"\xe9" + struct.pack("<i", _signed(target - (fragment.end + JUMP))))
                 ended = True
             else:
                 encoder = Encoder(32)
-                if instruction.flow_control in _LAST and instruction.is_jcc_short_or_near | instruction.is_jmp_short:
+                if instruction.is_jcc_short_or_near or instruction.is_jmp_short:
                     instruction.as_near_branch()
-                encoder.encode(instruction, at)
-                fragment += encoder.take_buffer()
-                ended = instruction.flow_control in (FlowControl.UNCONDITIONAL_BRANCH, FlowControl.RETURN)
+                encoder.encode(instruction, fragment.end)
+                fragment.emit(bytes(encoder.take_buffer()))
+                ended = instruction.flow_control in _LAST
         back = covered[-1].ip32 + covered[-1].len
-        at = start + len(fragment)
-        self._places.append(Place(at, back, False))
+        fragment.places.append(Place(fragment.end, back, False))
         if not ended:
-            self._boundaries[at] = back
-            fragment += b"\xe9" + struct.pack("<i", _signed(back - at - JUMP))
-        self._area[self._next : self._next + len(fragment)] = fragment
-        self._next += len(fragment) + 15 & ~15
-        offset = eip & PAGE - 1
-        page.copy[offset : offset + JUMP] = b"\xe9" + struct.pack("<i", _signed(start - eip - JUMP))
-        for instruction in covered:
-            if instruction.ip & PAGE - 1 in page.sites:
-                page.sites.discard(instruction.ip & PAGE - 1)
-                page.patched.add(instruction.ip & PAGE - 1)
-            if instruction.ip32 != eip:
-                self.interior[instruction.ip32] = page
+            boundaries[fragment.end] = back
+            fragment.emit(b"\xe9" + struct.pack("<i", _signed(back - fragment.end - JUMP)))
+        size = len(fragment.code)
+        if self._next + size > FRAGMENTS:
+            self.full = True
+            return False
+        self._area[self._next : self._next + size] = fragment.code
+        self._next += size + 15 & ~15
+        self._places += fragment.places
+        self._boundaries |= boundaries
+        self.traps |= fragment.traps
+        self._jump(page, covered, fragment.at)
         self.made += 1
-        self.hits[eip] = 0
         return True
 
-    def _cover(self, page: CodePage, eip: int, code: bytes, targets: set[int]) -> list[Instruction]:
-        """The instructions under the jump; empty where one of them is a target, or cannot be moved."""
-        found: list[Instruction] = []
-        length = 0
-        decoder = Decoder(32, code, ip=eip)
-        while length < JUMP or eip + length in self.interior:
-            instruction = decoder.decode()
+    def _jump(self, page: CodePage, covered: list[Instruction], to: int) -> None:
+        first = covered[0].ip32
+        page.copy[first & OFFSET : (first & OFFSET) + JUMP] = b"\xe9" + struct.pack("<i", _signed(to - first - JUMP))
+        for instruction in covered:
             at = instruction.ip32
-            if (
-                instruction.is_invalid
-                or not page.scanned(at & PAGE - 1)
-                or (found and at in targets)
-                or at & PAGE - 1 in page.numeric
-            ):
-                return []
-            if (at & PAGE - 1) + instruction.len > PAGE or (page.tail is not None and page.tail_at == at & PAGE - 1):
-                return []
-            length += instruction.len
-            found.append(instruction)
-            if at & PAGE - 1 in page.sites or at & PAGE - 1 in page.patched:
-                if not patchable(instruction):
-                    return []
-            elif instruction.flow_control != FlowControl.NEXT:
-                movable = (
-                    instruction.is_jcc_short_or_near
-                    or instruction.is_jmp_short_or_near
-                    or instruction.is_call_near
-                    or (instruction.mnemonic == Mnemonic.RET and instruction.op_count == 0)
-                )
-                if length < JUMP or not movable or eip + length in self.interior:
-                    return []
-        return found
+            if at - first >= JUMP:
+                break  # who comes there otherwise finds it as it was
+            if at & OFFSET in page.sites:
+                page.sites.discard(at & OFFSET)
+                page.patched.add(at & OFFSET)
+            if at != first:
+                self.interior[at] = page
+                self._cells.hidden[at % HIDDEN_SIZE] = 1
 
-    def _translated(self, instruction: Instruction, at: int) -> bytes:
-        mnemonic = instruction.mnemonic
-        following = instruction.ip32 + instruction.len
-        if mnemonic == Mnemonic.CLI:
-            return self._cli()
-        if mnemonic == Mnemonic.STI:
-            return self._sti(at, following)
-        if mnemonic == Mnemonic.PUSHFD:
-            return self._pushf(at, instruction.ip32)
-        if mnemonic == Mnemonic.POPFD:
-            return self._popf(at, instruction.ip32, following)
-        if mnemonic == Mnemonic.PUSH:
-            slot = SELECTORS_AT + 4 * (instruction.op0_register - Register.ES)
-            return b"\xff\x35" + self._cell(slot)  # push dword [slot]
-        number = instruction.op0_register - Register.EAX
-        slot = SELECTORS_AT + 4 * (instruction.op1_register - Register.ES)
-        return b"\x8b" + bytes([5 | number << 3]) + self._cell(slot)  # mov r32, [slot]
 
-    def _cell(self, offset: int) -> bytes:
-        return struct.pack("<I", self.base + offset)
+def _decoder(page: bytes, eip: int) -> Decoder:
+    """Of a page's code, from an address on."""
+    decoder = Decoder(32, page, ip=eip & ~OFFSET)
+    decoder.position, decoder.ip = eip & OFFSET, eip
+    return decoder
 
-    def _own_stack(self) -> bytes:
-        """Switch to the monitor's stack, and save the flags there."""
-        return b"\x89\x25" + self._cell(ESP_AT) + b"\xbc" + self._cell(STACK_AT) + b"\x9c"
 
-    def _guest_stack(self) -> bytes:
-        return b"\x9d\x8b\x25" + self._cell(ESP_AT)  # popf; mov esp, [ESP]
-
-    def _cli(self) -> bytes:
-        clear = b"\x80\x25" + self._cell(EFLAGS_AT + 1) + bytes([~(IF >> 8) & 0xFF])  # and byte [EFLAGS + 1], ~2
-        return self._own_stack() + clear + self._guest_stack()
-
-    def _sti(self, at: int, following: int) -> bytes:
-        code = self._own_stack()
-        code += b"\x80\x0d" + self._cell(EFLAGS_AT + 1) + bytes([IF >> 8])  # or byte [EFLAGS + 1], 2
-        return code + self._window(at + len(code), following, shadow=True, after=b"")
-
-    def _window(self, at: int, following: int, *, shadow: bool, after: bytes) -> bytes:
-        """If an interrupt pends, come out behind the instruction; the flags are on the monitor's stack."""
-        leave = self._guest_stack() + after
-        code = b"\x80\x3d" + self._cell(PENDING_AT) + b"\0"  # cmp byte [PENDING], 0
-        code += b"\x75" + bytes([len(leave) + 2])  # jne
-        code += leave + b"\xeb" + bytes([len(leave) + 1]) + leave
-        self.traps[at + len(code)] = Trap(following, True, shadow)
-        return code + bytes([INT3])
-
-    def _pushf(self, at: int, eip: int) -> bytes:
-        code = b"\xa3" + self._cell(EAX_AT) + self._own_stack()
-        code += b"\x8b\x04\x24\x25" + struct.pack("<I", NATIVE | 2)  # mov eax, [esp]; and eax, NATIVE
-        code += b"\x0b\x05" + self._cell(EFLAGS_AT) + self._guest_stack()  # or eax, [EFLAGS]
-        self._places.append(Place(at + len(code), eip, True))
-        return code + b"\x50\xa1" + self._cell(EAX_AT)  # push eax; mov eax, [EAX]
-
-    def _popf(self, at: int, eip: int, following: int) -> bytes:
-        code = b"\xa3" + self._cell(EAX_AT)
-        code += b"\x8b\x04\x24"  # mov eax, [esp]: the access that may fault
-        code += self._own_stack() + b"\xa3" + self._cell(TEMPORARY_AT)
-        code += b"\x33\x05" + self._cell(EFLAGS_AT) + b"\xa9" + struct.pack("<I", OTHERS)  # xor, test
-        slow = self._guest_stack() + b"\xa1" + self._cell(EAX_AT)
-        code += b"\x74" + bytes([len(slow) + 1]) + slow
-        self.traps[at + len(code)] = Trap(eip, False, False)
-        code += bytes([INT3])
-        code += b"\xa1" + self._cell(TEMPORARY_AT) + b"\x25" + struct.pack("<I", OTHERS | IF)
-        code += b"\xa3" + self._cell(EFLAGS_AT)
-        code += b"\xa1" + self._cell(TEMPORARY_AT) + b"\x25" + struct.pack("<I", NATIVE)
-        code += b"\x0d" + struct.pack("<I", HOST_FLAGS) + b"\x89\x04\x24"  # or eax, HOST_FLAGS; mov [esp], eax
-        after = b"\x8d\x64\x24\x04\xa1" + self._cell(EAX_AT)  # lea esp, [esp + 4]; mov eax, [EAX]
-        return code + self._window(at + len(code), following, shadow=False, after=after)
+def _ends(instruction: Instruction) -> bool:
+    """Whether a branch can be moved, if nothing comes behind it."""
+    return (
+        instruction.is_jmp_short_or_near
+        or instruction.is_call_near
+        or (instruction.mnemonic == Mnemonic.RET and instruction.op_count == 0)
+    )
 
 
 def _signed(value: int) -> int:

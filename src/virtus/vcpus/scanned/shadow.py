@@ -10,6 +10,7 @@ from typing import Final
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Shadowed
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePages
+from virtus.vcpus.scanned.cells import SHARED, Cells
 from virtus.vcpus.scanned.child import CODE_AT, MEMORY_AT
 from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, MASK32, CpuState
 from virtus.vcpus.scanned.memory_access import (
@@ -38,10 +39,18 @@ class Shadow:
     """What fills and empties the address spaces of one processor."""
 
     def __init__(
-        self, state: CpuState, space: PhysicalSpace, codes: CodePages, spaces: AddressSpaces, *, hidden: bool
+        self,
+        state: CpuState,
+        space: PhysicalSpace,
+        codes: CodePages,
+        spaces: AddressSpaces,
+        cells: Cells,
+        *,
+        hidden: bool,
     ) -> None:
         """`hidden`: this host's processor can make pages executable that cannot be read."""
         self._state, self._space, self._codes, self._spaces = state, space, codes, spaces
+        self._cells = cells
         self._words = space.memory.bytes.cast("I")
         self._code_protection = mmap.PROT_EXEC | (0 if hidden else mmap.PROT_READ)
         self.flushes = 0
@@ -51,6 +60,8 @@ class Shadow:
         self._last: AddressSpace | None = None
         self.biases = 0
         """How often code had to go elsewhere."""
+        self._alone: set[int] = set()
+        """Linear pages, by number, that the guest has invalidated: who does so maps them one by one."""
         self.reserved = range(0)
         """Linear pages, by number, that the monitor has taken in the supervisor's address space."""
 
@@ -97,14 +108,15 @@ class Shadow:
         return None
 
     def reserve(self, space: AddressSpace, base: int, offset: int, size: int) -> None:
-        """Show the supervisor's child the monitor's cells (one page) and, as code, the fragments behind them."""
-        space.child.map(base, PAGE, WRITE, CODE_AT, offset)
-        code = self.code_page(space, base + PAGE)
-        space.child.map(code << FRAME_SHIFT, size - PAGE, self._code_protection, CODE_AT, offset + PAGE)
+        """Show the supervisor's child the monitor's cells and, as code, the fragments behind them."""
+        space.child.map(base, SHARED, WRITE, CODE_AT, offset)
+        code = self.code_page(space, base + SHARED)
+        space.child.map(code << FRAME_SHIFT, size - SHARED, self._code_protection, CODE_AT, offset + SHARED)
         first = base >> FRAME_SHIFT
         self.reserved = range(first, first + (size >> FRAME_SHIFT))
-        space.note(first, Shadowed(-1, WRITE, False, 0, first), flushable=False)
-        for number in range(code, code + (size >> FRAME_SHIFT) - 1):
+        for number in range(first, first + (SHARED >> FRAME_SHIFT)):
+            space.note(number, Shadowed(-1, WRITE, False, 0, number), flushable=False)
+        for number in range(code, code + (size - SHARED >> FRAME_SHIFT)):
             space.note(number, Shadowed(-1, self._code_protection, False, 0, number), flushable=False)
 
     def is_free(self, base: int) -> bool:
@@ -139,24 +151,39 @@ class Shadow:
             for space in self._spaces.all():
                 space.unmap_all()
                 space.checked = -1
+            self._cells.forget_all()
 
     def flush_page(self, linear: int) -> None:
         """INVLPG: this page of all, global or not; a page of 4 MiB goes as a whole where it is one."""
         page = linear >> FRAME_SHIFT
         state = self._state
+        large = False
         if page in self.reserved:
             return
+        self._alone.add(page)
         for space in self._spaces.under(state.cr3):
             if space.bias:
                 code = space.pages.get(self.code_page(space, linear))
                 if code is not None and code.code:
                     space.unmap(self.code_page(space, linear))
             known = space.pages.get(page)
-            if known is not None and known.key & LARGE:
+            large = known is not None and is_large(known.key)
+            if large:
                 first = page & ~0x3FF
                 space.unmap_many([near for near in range(first, first + 1024) if near in space.pages])
             else:
                 space.unmap(page)
+        if not large and not any(page in space.pages for space in self._spaces.all()):
+            self._cells.present[page] = 0
+
+    def note(self, space: AddressSpace, page: int, shadowed: Shadowed, *, global_: bool) -> None:
+        """Remember what of the guest was mapped at a linear page, by number."""
+        space.note(page, shadowed, flushable=not global_)
+        self._cells.remember(shadowed.source, large=is_large(shadowed.key))
+
+    def note_translation(self, page: int) -> None:
+        """Somebody else remembers the translation of a linear page."""
+        self._cells.remember(page, large=is_large(self._key(page)))
 
     def _check(self, space: AddressSpace) -> None:
         """Keep of the pages that are not global those that the page tables have as they were."""
@@ -224,7 +251,7 @@ class Shadow:
             return False
         writable = (found.writable or (not user and not self._state.cr0 & CR0_WP)) and (found.dirty or write)
         writable = (writable or not self._state.cr0 & CR0_PG) and not code
-        count = 1 if code else self._run(space, page, physical, writable, user, found.large)
+        count = 1 if code or page in self._alone else self._run(space, page, physical, writable, user, found.large)
         self.fills += 1
         self.pages_filled += count
         protection = WRITE if writable else READ
@@ -233,7 +260,7 @@ class Shadow:
         global_ = found.global_ and self._state.cr4 & CR4_PGE != 0
         for near in range(count):
             shadowed = Shadowed(frame + near, protection, False, self._key(page + near), page + near)
-            space.note(page + near, shadowed, flushable=not global_)
+            self.note(space, page + near, shadowed, global_=global_)
         return True
 
     def _occupied(self, space: AddressSpace, page: int) -> bool:
@@ -254,7 +281,7 @@ class Shadow:
         wanted = PRESENT | ACCESSED | (DIRTY | WRITABLE if writable else 0) | (USER_PAGE if user else 0)
         end = min(AROUND, 1024 - (page & 0x3FF))
         for near in range(1, end):
-            if page + near in pages or page + near in self.reserved:
+            if page + near in pages or page + near in self.reserved or page + near in self._alone:
                 return near
             if devices:
                 if frame + near not in memory.device_pages:
@@ -292,7 +319,7 @@ class Shadow:
         if not space.child.map(page << FRAME_SHIFT, PAGE, self._code_protection, CODE_AT, offset):
             return False
         key, global_ = self.entry(source)
-        space.note(page, Shadowed(frame, self._code_protection, True, key, source), flushable=not global_)
+        self.note(space, page, Shadowed(frame, self._code_protection, True, key, source), global_=global_)
         self.fills += 1
         return True
 
@@ -309,3 +336,8 @@ class Shadow:
             for frame in frames:
                 for page in list(space.by_frame.get(frame, ())):
                     space.unmap(page)
+
+
+def is_large(key: int) -> bool:
+    """Whether `Shadowed.key` is of a page of 4 MiB: then it is a directory's entry alone."""
+    return key < 1 << 32 and key & LARGE != 0

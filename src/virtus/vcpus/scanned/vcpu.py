@@ -150,6 +150,7 @@ class ScannedVcpu(EvaluatingVcpu):
     def _not_evaluated(self) -> None:
         """A floating-point or vector instruction stopped: find its fault, or have it write where it may not alone."""
         if not self.monitor.can_run():
+            self.monitor.before_emulation()
             self._emulate_one()
             self.monitor.after_emulation()
             return
@@ -203,6 +204,7 @@ class ScannedVcpu(EvaluatingVcpu):
     def _emulate(self) -> bool:
         """Emulate a batch; False with an exit."""
         emulated = self._emulator()
+        self.monitor.before_emulation()
         before = perf_counter_ns()
         why = emulated.run(self.state, evaluating.SLICE, window=self.interrupts.pending())
         now = perf_counter_ns()

@@ -20,6 +20,7 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePage, CodePages
+from virtus.vcpus.scanned.cells import SHARED, Cells
 from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
     BIG,
@@ -36,12 +37,14 @@ from virtus.vcpus.scanned.cpu_state import (
     CpuState,
 )
 from virtus.vcpus.scanned.faults import GuestFault
-from virtus.vcpus.scanned.memory_access import PhysicalSpace, walk
+from virtus.vcpus.scanned.memory_access import WINDOW, PhysicalSpace, walk
 from virtus.vcpus.scanned.monitored_memory import MonitoredMemory
 from virtus.vcpus.scanned.open_pages import OpenPages
-from virtus.vcpus.scanned.patches import AREA, Patches, patchable
+from virtus.vcpus.scanned.patches import AREA, Patches
 from virtus.vcpus.scanned.scanner import DEFAULT_DEPTH, Scanner
 from virtus.vcpus.scanned.shadow import Shadow
+from virtus.vcpus.scanned.translations import translation
+from virtus.vcpus.scanned.writes import Writes
 
 OFFSET: Final = PAGE - 1
 SI_KERNEL: Final = 128  # include/uapi/asm-generic/siginfo.h: #GP, #SS and the like, without an address
@@ -80,13 +83,15 @@ class Monitor:
         """
         self.state, self.space, self.memory, self.codes = state, space, memory, codes
         self.spaces = AddressSpaces(space.memory.fd, codes.code.fd)
-        self.shadow = Shadow(state, space, codes, self.spaces, hidden=hidden)
+        self.cells = Cells(state, codes.code.bytes[codes.extra_at : codes.extra_at + SHARED])
+        self.shadow = Shadow(state, space, codes, self.spaces, self.cells, hidden=hidden)
         memory.shadow = self.shadow
         memory.code_written = self.code_written
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.scanner.on_target = self._target_found
-        self.patches = Patches(state, codes)
+        self.patches = Patches(state, codes, self.cells)
         self.time_changed()
+        self._write_decoder = Writes()
         self.open_pages = OpenPages(state, codes, self.scanner, self.shadow)
         self.pending: Callable[[], bool] = lambda: False
         """Whether an interrupt waits for the guest to allow it."""
@@ -139,7 +144,7 @@ class Monitor:
         if patched:
             if space.epoch != self._patched_epoch and not self._show_patches(space):
                 patched = False
-            patches.enter(not state.eflags & IF and self.pending())
+            self.cells.enter(not state.eflags & IF and self.pending())
         bias = 0 if space.flat else space.bias
         registers.load(child.regs, state, bias)
         before = perf_counter_ns()
@@ -152,7 +157,7 @@ class Monitor:
             regs[r.RAX] = regs[r.ORIG_RAX]
         eip = registers.store(regs, state)
         if patched:
-            patches.leave()
+            self.cells.leave()
             inside = self._inside_patch(space, stopped, eip)
             if inside is not None:
                 return inside if isinstance(inside, Stop) else None
@@ -215,9 +220,11 @@ class Monitor:
         offset = instruction_at & OFFSET
         if page is None or offset not in page.sites:
             return False
-        start = (page.frame << FRAME_SHIFT) + offset
-        code = bytes(self.space.memory.bytes[start : start + min(4 * LONGEST, PAGE - offset)])
-        if not patchable(Decoder(32, code).decode()):
+        code = self._contents(page.frame)
+        if translation(Decoder(32, code[offset : offset + LONGEST]).decode()) is None:
+            return False
+        if self.patches.full:
+            self.unpatch()
             return False
         if not self.patches.made:
             base = self.shadow.free_range()
@@ -277,8 +284,8 @@ class Monitor:
                 return Stop.TICK
             stopped = child.go(ptrace.PTRACE_SINGLESTEP)
             eip = registers.store(regs, state)
-            self.patches.leave()
-            self.patches.hide_trap_flag()
+            self.cells.leave()
+            self.cells.hide_trap_flag()
             if stopped == signal.SIGTRAP and child.siginfo()[0] != SI_KERNEL:  # a step, no breakpoint
                 if not self.patches.inside(eip):
                     state.eip = eip
@@ -454,8 +461,9 @@ class Monitor:
                 return self._fetch_fault(space, following, eip)
         if seen is not None and seen.code and seen.source == address >> FRAME_SHIFT:
             return Stop.EVALUATE  # code is written, or read where it is hidden
+        write = seen is not None and not seen.code
         try:
-            if self.shadow.fill(space, address, write=seen is not None and not seen.code):
+            if self.shadow.fill(space, address, write=write or self._writes(eip, address)):
                 return None
         except GuestFault as fault:
             if seen is not None and not seen.code:
@@ -463,10 +471,19 @@ class Monitor:
                 return Stop.FAULT
         return Stop.EVALUATE  # whoever evaluates it knows whether it reads or writes
 
+    def _writes(self, eip: int, address: int) -> bool:
+        """Whether the instruction at EIP, which cannot access an address, would write there."""
+        return self._write_decoder.writes(self.memory.fetch(eip, WINDOW), address, self.state.registers)
+
     def frame_of(self, linear: int) -> int:
         """The page frame behind a linear address that is about to be written; raises GuestFault(#PF)."""
         found = walk(self.state, self.space.memory, linear, write=True, user=self.state.cpl == 3)
         return found.physical >> FRAME_SHIFT
+
+    def before_emulation(self) -> None:
+        """Somebody else is to run the guest: who keeps translations has not seen what patches have done to them."""
+        if self.patches.made:
+            self.memory.flush()
 
     def after_emulation(self) -> None:
         """Somebody else ran the guest: translations may have changed, and code."""
@@ -505,3 +522,4 @@ class Monitor:
         self.spaces.close()
         self.shadow.close()
         self.patches.close()
+        self.cells.close()

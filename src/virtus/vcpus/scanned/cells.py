@@ -1,0 +1,139 @@
+"""What the monitor and the supervisor's child share: cells of virtual state, and two tables that fragments look into.
+
+One page of cells: the virtual EFLAGS, control registers and selectors, places for what a fragment sets aside, and a
+stack of its own. Behind it a byte for every linear page, set where anything is remembered of its translation; and a
+byte for every hash of a linear address, set where an instruction may lie under a jump of ours.
+"""
+
+import struct
+from typing import Final
+
+from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
+from virtus.vcpus.scanned.cpu_state import (
+    AF,
+    CF,
+    DF,
+    FLAGS_DEFINED,
+    GRANULAR,
+    IF,
+    MASK32,
+    OF,
+    PF,
+    SF,
+    TF,
+    ZF,
+    CpuState,
+    Segment,
+)
+
+EFLAGS_AT, PENDING_AT, CR0_AT, CR2_AT, CR3_AT, CR4_AT = 0, 4, 8, 12, 16, 20
+SELECTORS_AT, TABLES_AT, LOW_AT, HIGH_AT = 32, 64, 96, 128
+"""By segment: its selector, where its descriptor is, and what that must be for the segment to be as it is loaded."""
+EAX_AT, ESP_AT, FIRST_AT, SECOND_AT, THIRD_AT, FOURTH_AT, TARGET_AT = 160, 164, 168, 172, 176, 180, 184
+"""What a fragment sets aside."""
+NULL_AT, NEVER_AT = 192, 200
+"""A null descriptor; and one that no segment has."""
+STACK_AT: Final = 0x800
+PRESENT_AT, PRESENT_SIZE = PAGE, 1 << 32 - FRAME_SHIFT
+HIDDEN_AT, HIDDEN_SIZE = PRESENT_AT + PRESENT_SIZE, 1 << 16
+SHARED: Final = HIDDEN_AT + HIDDEN_SIZE
+"""Bytes of all of it."""
+LARGE_PAGES: Final = 1024
+NATIVE: Final = CF | PF | AF | ZF | SF | OF | DF
+OTHERS: Final = FLAGS_DEFINED & ~(NATIVE | IF)
+"""Virtual flags whose change is the evaluator's."""
+GLOBAL_TABLE_ONLY: Final = 4  # the TI bit of a selector
+
+_SIX: Final = struct.Struct("<6I")
+
+
+class Cells:
+    """All of it, over the memory that the child sees at `base`."""
+
+    def __init__(self, state: CpuState, area: memoryview) -> None:
+        """`area` is `SHARED` bytes."""
+        self._state = state
+        self.area = area
+        self._words = area[:PAGE].cast("I")
+        self._words[NEVER_AT >> 2] = 1
+        self.present = area[PRESENT_AT : PRESENT_AT + PRESENT_SIZE]
+        """By linear page: whether anything is remembered of its translation, here or in the child."""
+        self.hidden = area[HIDDEN_AT : HIDDEN_AT + HIDDEN_SIZE]
+        """By the lower bits of linear addresses: whether an instruction under a jump may be there."""
+        self.base = 0
+        self._loads: list[int] = []
+
+    def close(self) -> None:
+        """Let go of the views."""
+        for view in (self._words, self.present, self.hidden, self.area):
+            view.release()
+
+    def address(self, offset: int) -> bytes:
+        """A cell's linear address, as instructions have it."""
+        return struct.pack("<I", self.base + offset)
+
+    def enter(self, pending: bool) -> None:
+        """Before the guest runs: its virtual state."""
+        state = self._state
+        _SIX.pack_into(self.area, 0, state.eflags & (OTHERS | IF), pending, state.cr0, state.cr2, state.cr3, state.cr4)
+        loads = [segment.loads for segment in state.segments]
+        loads += (state.gdtr.base, state.gdtr.limit)
+        if loads != self._loads:
+            self._loads = loads
+            self._enter_segments()
+
+    def _enter_segments(self) -> None:
+        tables, lows, highs = [], [], []
+        table = self._state.gdtr
+        for segment in self._state.segments:
+            selector = segment.selector
+            at, low, high = self.base + NEVER_AT, 0, 0
+            if not selector & ~3:
+                at = self.base + (NEVER_AT if segment.attributes else NULL_AT)
+            elif not selector & GLOBAL_TABLE_ONLY and selector | 7 <= table.limit:
+                at, (low, high) = table.base + (selector & ~7) & MASK32, descriptor_of(segment)
+            tables.append(at)
+            lows.append(low)
+            highs.append(high)
+        selectors = [segment.selector for segment in self._state.segments]
+        for offset, values in ((SELECTORS_AT, selectors), (TABLES_AT, tables), (LOW_AT, lows), (HIGH_AT, highs)):
+            _SIX.pack_into(self.area, offset, *values)
+
+    def leave(self) -> None:
+        """After it ran."""
+        state = self._state
+        state.eflags = state.eflags & ~(OTHERS | IF) | self._words[EFLAGS_AT >> 2] & (OTHERS | IF)
+
+    def hide_trap_flag(self) -> None:
+        """A fragment is single-stepped: the flags it has saved must not bring TF back."""
+        self._words[STACK_AT - 4 >> 2] &= ~TF
+
+    @property
+    def saved_eax(self) -> int:
+        """EAX, where a fragment has set it aside."""
+        return self._words[EAX_AT >> 2]
+
+    def settle(self, base: int) -> None:
+        """The child sees this memory at a linear address from now on."""
+        self.base, self._loads = base, []
+
+    def forget_all(self) -> None:
+        """Nothing is remembered of any translation."""
+        self.present[:] = bytes(PRESENT_SIZE)
+
+    def remember(self, page: int, *, large: bool) -> None:
+        """Something is remembered of the translation of a linear page, by number; of 4 MiB where it is `large`."""
+        if large:
+            first = page & ~(LARGE_PAGES - 1)
+            self.present[first : first + LARGE_PAGES] = b"\1" * LARGE_PAGES
+        else:
+            self.present[page] = 1
+
+
+def descriptor_of(segment: Segment) -> tuple[int, int]:
+    """The two words of the descriptor that a segment was loaded from (Intel SDM volume 3A, figure 3-8)."""
+    attributes, base = segment.attributes, segment.base
+    limit = segment.limit >> 12 if attributes & GRANULAR else segment.limit
+    low = limit & 0xFFFF | (base & 0xFFFF) << 16
+    high = base >> 16 & 0xFF | (attributes & 0xF0FF) << 8 | limit & 0xF_0000 | base & 0xFF00_0000
+    return low, high

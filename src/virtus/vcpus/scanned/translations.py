@@ -1,0 +1,300 @@
+"""What sensitive instructions become in patches: code that works on the cells (`cells.py`) instead of the processor.
+
+A translation touches nothing of the guest before the accesses that may fault, and then either does all of the
+instruction or, where its easy case is not given, restores everything and stops for the evaluator. It keeps every flag
+that the instruction keeps.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from iced_x86 import Encoder, Instruction, Mnemonic, OpKind, Register
+
+from virtus.memory.guest_memory import FRAME_SHIFT
+from virtus.vcpus.scanned.breakpoints import INT3
+from virtus.vcpus.scanned.cells import (
+    CR0_AT,
+    CR2_AT,
+    CR3_AT,
+    CR4_AT,
+    EAX_AT,
+    EFLAGS_AT,
+    ESP_AT,
+    FIRST_AT,
+    FOURTH_AT,
+    HIDDEN_AT,
+    HIGH_AT,
+    LOW_AT,
+    NATIVE,
+    OTHERS,
+    PENDING_AT,
+    PRESENT_AT,
+    SECOND_AT,
+    SELECTORS_AT,
+    STACK_AT,
+    TABLES_AT,
+    TARGET_AT,
+    THIRD_AT,
+    Cells,
+)
+from virtus.vcpus.scanned.cpu_state import CS, IF, NT, RF
+
+HOST_FLAGS: Final = 0x202
+CONTROLS: Final = {Register.CR0: CR0_AT, Register.CR2: CR2_AT, Register.CR3: CR3_AT, Register.CR4: CR4_AT}
+_LOADED: Final = {Register.DS, Register.ES, Register.FS, Register.GS}
+_GENERAL: Final = {Register.EAX + number for number in range(8)} - {Register.ESP}
+_WORDS: Final = {Register.AX + number for number in range(8)} - {Register.SP}
+
+
+class Trap(NamedTuple):
+    """A breakpoint of a fragment's own: where the guest is then, and whether its STI has just been done."""
+
+    eip: int
+    window: bool
+    shadow: bool
+
+
+class Place(NamedTuple):
+    """The part of a fragment from `start` on: the guest's instruction, and whether EAX is in its cell."""
+
+    start: int
+    eip: int
+    saved: bool
+
+
+class Fragment:
+    """A translation in the making: its code, and what must be known of places in it."""
+
+    def __init__(self, at: int, cells: Cells) -> None:
+        """It will be at a linear address."""
+        self.at, self.cells = at, cells
+        self.code = bytearray()
+        self.traps: dict[int, Trap] = {}
+        self.places: list[Place] = []
+        self._hard: list[int] = []
+
+    @property
+    def end(self) -> int:
+        """The linear address behind what there is."""
+        return self.at + len(self.code)
+
+    def emit(self, *parts: bytes | int) -> None:
+        """Bytes, and cells by their offsets."""
+        for part in parts:
+            self.code += self.cells.address(part) if isinstance(part, int) else part
+
+    def save_eax(self, eip: int) -> None:
+        """EAX goes to its cell; what faults from here on belongs to the guest's instruction at `eip`."""
+        self.emit(b"\xa3", EAX_AT)  # mov [EAX], eax
+        self.places.append(Place(self.end, eip, True))
+
+    def restore_eax(self) -> None:
+        """And comes back."""
+        self.emit(b"\xa1", EAX_AT)
+
+    def own_stack(self) -> None:
+        """Switch to the monitor's stack, and save the flags there."""
+        self.emit(b"\x89\x25", ESP_AT, b"\xbc", STACK_AT, b"\x9c")  # mov [ESP], esp; mov esp, STACK; pushf
+
+    def guest_stack(self) -> None:
+        """The flags that are on the monitor's stack, and the guest's."""
+        self.emit(b"\x9d\x8b\x25", ESP_AT)  # popf; mov esp, [ESP]
+
+    def hard_unless_equal(self, jump: bytes = b"\x0f\x85") -> None:
+        """The hard case, if the last comparison says so (JNE unless told otherwise)."""
+        self.emit(jump, bytes(4))
+        self._hard.append(len(self.code))
+
+    def hard_case(self, trap: Trap) -> None:
+        """What all jumps to the hard case lead to; who does not jump goes on behind. On the monitor's stack."""
+        case = Fragment(0, self.cells)
+        case.guest_stack()
+        case.restore_eax()
+        case.emit(bytes([INT3]))
+        self.emit(b"\xeb", bytes([len(case.code)]))  # jmp over it
+        for behind in self._hard:
+            self.code[behind - 4 : behind] = struct.pack("<i", len(self.code) - behind)
+        self._hard.clear()
+        self.emit(bytes(case.code))
+        self.traps[self.end - 1] = trap
+
+
+def _cli(into: Fragment, instruction: Instruction) -> None:
+    into.own_stack()
+    into.emit(b"\x80\x25", EFLAGS_AT + 1, bytes([~(IF >> 8) & 0xFF]))  # and byte [EFLAGS + 1], ~2
+    into.guest_stack()
+
+
+def _window(into: Fragment, following: int, *, shadow: bool, after: bytes) -> None:
+    """If an interrupt pends, come out behind the instruction."""
+    into.emit(b"\x80\x3d", PENDING_AT, b"\0")  # cmp byte [PENDING], 0
+    leave = Fragment(0, into.cells)
+    leave.guest_stack()
+    leave.emit(after)
+    length = len(leave.code)
+    into.emit(b"\x75", bytes([length + 2]), bytes(leave.code), b"\xeb", bytes([length + 1]), bytes(leave.code))
+    into.traps[into.end] = Trap(following, True, shadow)
+    into.emit(bytes([INT3]))
+
+
+def _sti(into: Fragment, instruction: Instruction) -> None:
+    into.own_stack()
+    into.emit(b"\x80\x0d", EFLAGS_AT + 1, bytes([IF >> 8]))  # or byte [EFLAGS + 1], 2
+    _window(into, instruction.ip32 + instruction.len, shadow=True, after=b"")
+
+
+def _pushf(into: Fragment, instruction: Instruction) -> None:
+    into.emit(b"\xa3", EAX_AT)
+    into.own_stack()
+    into.emit(b"\x8b\x04\x24\x25", struct.pack("<I", NATIVE | 2))  # mov eax, [esp]; and eax, NATIVE
+    into.emit(b"\x0b\x05", EFLAGS_AT)  # or eax, [EFLAGS]
+    into.guest_stack()
+    into.places.append(Place(into.end, instruction.ip32, True))
+    into.emit(b"\x50")  # push eax
+    into.restore_eax()
+
+
+def _popf(into: Fragment, instruction: Instruction) -> None:
+    into.emit(b"\xa3", EAX_AT)
+    into.emit(b"\x8b\x04\x24")  # mov eax, [esp]: the access that may fault
+    into.own_stack()
+    into.emit(b"\xa3", FIRST_AT)
+    into.emit(b"\x33\x05", EFLAGS_AT, b"\xa9", struct.pack("<I", OTHERS))  # xor eax, [EFLAGS]; test eax, OTHERS
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    _take_flags(into, OTHERS | IF)
+    after = Fragment(0, into.cells)
+    after.emit(b"\x8d\x64\x24\x04")  # lea esp, [esp + 4]
+    after.restore_eax()
+    _window(into, instruction.ip32 + instruction.len, shadow=False, after=bytes(after.code))
+
+
+def _take_flags(into: Fragment, virtual: int) -> None:
+    """The flags in the first cell: the virtual ones now, the processor's own when the monitor's stack is left."""
+    into.emit(b"\xa1", FIRST_AT, b"\x25", struct.pack("<I", virtual), b"\xa3", EFLAGS_AT)
+    into.emit(b"\xa1", FIRST_AT, b"\x25", struct.pack("<I", NATIVE))
+    into.emit(b"\x0d", struct.pack("<I", HOST_FLAGS), b"\x89\x04\x24")  # or eax, HOST_FLAGS; mov [esp], eax
+
+
+def _read_descriptor(into: Fragment, number: int) -> None:
+    """The descriptor that a segment was loaded from, into the second and third cell."""
+    for offset, cell in ((4, THIRD_AT), (0, SECOND_AT)):
+        into.emit(b"\xa1", TABLES_AT + 4 * number, b"\x8b\x40", bytes([offset]), b"\xa3", cell)
+
+
+def _demand_descriptor(into: Fragment, number: int) -> None:
+    """The hard case if it has changed since: then loading the segment again is not nothing."""
+    for cell, expected in ((SECOND_AT, LOW_AT), (THIRD_AT, HIGH_AT)):
+        into.emit(b"\xa1", cell, b"\x3b\x05", expected + 4 * number)  # mov eax, [cell]; cmp eax, [expected]
+        into.hard_unless_equal()
+
+
+def _load_segment(into: Fragment, instruction: Instruction) -> None:
+    """MOV to DS, ES, FS, GS: easy where it loads what is loaded."""
+    number, source = instruction.op0_register - Register.ES, int(instruction.op1_register)
+    source -= Register.EAX if source >= Register.EAX else Register.AX
+    into.save_eax(instruction.ip32)
+    _read_descriptor(into, number)
+    into.own_stack()
+    _demand_descriptor(into, number)
+    into.restore_eax()
+    into.emit(b"\x66\x3b", bytes([5 | source << 3]), SELECTORS_AT + 4 * number)  # cmp r16, [selector]
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.guest_stack()
+
+
+def _pop_segment(into: Fragment, instruction: Instruction) -> None:
+    """POP of the same."""
+    number = instruction.op0_register - Register.ES
+    into.save_eax(instruction.ip32)
+    into.emit(b"\x8b\x04\x24\xa3", FIRST_AT)  # mov eax, [esp]; mov [first], eax
+    _read_descriptor(into, number)
+    into.own_stack()
+    _demand_descriptor(into, number)
+    into.emit(b"\xa1", FIRST_AT, b"\x66\x3b\x05", SELECTORS_AT + 4 * number)  # cmp ax, [selector]
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.guest_stack()
+    into.emit(b"\x8d\x64\x24\x04")  # lea esp, [esp + 4]
+    into.restore_eax()
+
+
+def _iret(into: Fragment, instruction: Instruction) -> None:
+    """IRET to the same code segment, to where no instruction lies under a jump."""
+    into.save_eax(instruction.ip32)
+    for offset, cell in ((8, FIRST_AT), (4, FOURTH_AT), (0, TARGET_AT)):
+        into.emit(b"\x8b\x44\x24", bytes([offset]), b"\xa3", cell)  # mov eax, [esp + offset]; mov [cell], eax
+    _read_descriptor(into, CS)
+    into.own_stack()
+    _demand_descriptor(into, CS)
+    into.emit(b"\xa1", FOURTH_AT, b"\x66\x3b\x05", SELECTORS_AT + 4 * CS)  # cmp ax, [CS]
+    into.hard_unless_equal()
+    into.emit(b"\xa1", FIRST_AT, b"\x33\x05", EFLAGS_AT, b"\xa9", struct.pack("<I", OTHERS & ~RF))
+    into.hard_unless_equal()
+    into.emit(b"\xf6\x05", EFLAGS_AT + 1, bytes([NT >> 8]))  # test byte [EFLAGS + 1], NT
+    into.hard_unless_equal()
+    into.emit(b"\x0f\xb7\x05", TARGET_AT)  # movzx eax, word [target]
+    into.emit(b"\x80\xb8", HIDDEN_AT, b"\0")  # cmp byte [HIDDEN + eax], 0
+    into.hard_unless_equal()
+    into.emit(b"\xa1", FIRST_AT, b"\xc1\xe8\x09\x83\xe0\x01")  # shr eax, 9; and eax, 1
+    into.emit(b"\x22\x05", PENDING_AT)  # and al, [PENDING]
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    _take_flags(into, (OTHERS & ~RF) | IF)
+    into.guest_stack()
+    into.restore_eax()
+    into.emit(b"\x8d\x64\x24\x0c\xff\x25", TARGET_AT)  # lea esp, [esp + 12]; jmp [target]
+
+
+def _invlpg(into: Fragment, instruction: Instruction) -> None:
+    """INVLPG of a page of which nothing is remembered."""
+    encoder = Encoder(32)
+    encoder.encode(instruction, instruction.ip)
+    raw = encoder.take_buffer()  # 0F 01 /7
+    into.save_eax(instruction.ip32)
+    into.emit(b"\x8d", bytes([raw[2] & ~0x38]), raw[3:])  # lea eax, [...]
+    into.own_stack()
+    into.emit(b"\xc1\xe8", bytes([FRAME_SHIFT]), b"\x80\xb8", PRESENT_AT, b"\0")  # cmp byte [PRESENT + eax], 0
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.restore_eax()
+    into.guest_stack()
+
+
+def _push_segment(into: Fragment, instruction: Instruction) -> None:
+    into.emit(b"\xff\x35", SELECTORS_AT + 4 * (instruction.op0_register - Register.ES))  # push dword [selector]
+
+
+def _store(into: Fragment, instruction: Instruction) -> None:
+    """MOV of a selector or a control register to a general one."""
+    source, number = instruction.op1_register, instruction.op0_register - Register.EAX
+    cell = CONTROLS.get(source)
+    cell = SELECTORS_AT + 4 * (source - Register.ES) if cell is None else cell
+    into.emit(b"\x8b", bytes([5 | number << 3]), cell)  # mov r32, [cell]
+
+
+Translate = Callable[[Fragment, Instruction], None]
+_BY_NAME: Final[dict[int, Translate]] = {
+    Mnemonic.CLI: _cli, Mnemonic.STI: _sti, Mnemonic.PUSHFD: _pushf, Mnemonic.POPFD: _popf, Mnemonic.IRETD: _iret,
+}  # fmt: skip
+
+
+def translation(instruction: Instruction) -> Translate | None:
+    """How an instruction is translated; None where it is not."""
+    mnemonic = instruction.mnemonic
+    if mnemonic == Mnemonic.INVLPG:
+        return None if instruction.has_segment_prefix or instruction.len > 7 else _invlpg
+    first = instruction.op0_register if instruction.op_count and instruction.op0_kind == OpKind.REGISTER else 0
+    if mnemonic == Mnemonic.PUSH and Register.ES <= first <= Register.GS:
+        return _push_segment if instruction.len <= 2 and instruction.stack_pointer_increment == -4 else None
+    if mnemonic == Mnemonic.POP and first in _LOADED:
+        return _pop_segment if instruction.stack_pointer_increment == 4 else None
+    if mnemonic == Mnemonic.MOV and instruction.op1_kind == OpKind.REGISTER:
+        source = instruction.op1_register
+        if first in _LOADED:
+            return _load_segment if source in _GENERAL | _WORDS else None
+        if Register.EAX <= first <= Register.EDI and (Register.ES <= source <= Register.GS or source in CONTROLS):
+            return _store
+    return _BY_NAME.get(mnemonic)

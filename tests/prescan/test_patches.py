@@ -1,0 +1,160 @@
+"""Patches: what hot sites become does what the instructions did, and gives up where its easy case is not given."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from virtus.memory.guest_memory import GuestMemory
+from virtus.vcpus.scanned.breakpoints import CodePages
+from virtus.vcpus.scanned.cells import NEVER_AT, SHARED, TABLES_AT, Cells
+from virtus.vcpus.scanned.cpu_state import DS, CpuState
+from virtus.vcpus.scanned.patches import HOT
+
+pytestmark = needs_assembler
+
+Boot = Callable[..., TestMachine]
+PRINT_EAX = "outl %eax, $0xE9\n"
+DONE = "out %al, $0xF4\n"
+TABLES = """
+    .align 8
+    gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF93000000FFFF
+    gdt_register: .word 31; .long gdt
+"""
+PAGING = """
+    mov $0x201000, %edi; mov $0x7, %eax; mov $1024, %ecx
+    1: mov %eax, (%edi); add $4, %edi; add $0x1000, %eax; loop 1b
+    movl $0x201007, 0x200000; mov $0x200000, %eax; mov %eax, %cr3
+    mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0
+"""
+ROUNDS = 8 * HOT
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Boot]:
+    machines: list[TestMachine] = []
+
+    def start(source: str) -> TestMachine:
+        machine = TestMachine(assemble(source, tmp_path))
+        machines.append(machine)
+        return machine
+
+    yield start
+    for machine in machines:
+        machine.close()
+
+
+def printed(machine: TestMachine) -> list[int]:
+    """The 32-bit numbers that a guest has printed."""
+    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
+
+
+def test_returns_from_interrupts_to_the_same_segment_are_patched(boot: Boot) -> None:
+    machine = boot(f"""
+        lgdt gdt_register
+        mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: pushl $0x203; push %cs; push $2f; iretl
+        2: adc $0, %ebx
+        pushf; pop %eax; and $0x200, %eax; add %eax, %ebx
+        dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} mov %esp, %eax; {PRINT_EAX} {DONE} {TABLES}""")
+    machine.run()
+    assert printed(machine) == [ROUNDS * 0x201, 0x9000]
+    assert machine.vcpu.monitor.patches.made
+    assert machine.vcpu.evaluated < 3 * ROUNDS
+
+
+def test_a_return_to_an_instruction_under_a_patch_is_not_taken_by_one(boot: Boot) -> None:
+    machine = boot(f"""
+        lgdt gdt_register
+        mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: call 4f; dec %ecx; jnz 1b
+        mov ${ROUNDS}, %ecx
+        1: push $5f; pushl $2; push %cs; mov $3f, %eax; sub $4, %eax; push %eax; iretl
+        5: dec %ecx; jnz 1b; jmp 6f
+        .skip 16, 0x90
+        4: cli; nop; inc %ebx; nop; nop
+        3: ret
+        6:
+        mov %ebx, %eax; {PRINT_EAX} {DONE} {TABLES}""")
+    machine.run()
+    assert printed(machine) == [2 * ROUNDS]
+    assert machine.vcpu.monitor.patches.interior
+    assert machine.vcpu.evaluated > ROUNDS, "each return is the evaluator's"
+
+
+def test_a_site_that_a_branch_goes_behind_is_patched_from_an_instruction_in_front(boot: Boot) -> None:
+    machine = boot(f"""
+        mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: mov %ecx, %eax; and $1, %eax
+        test $1, %al; je 2f; sti
+        2: pushf; pop %eax; and $0x200, %eax; add %eax, %ebx
+        cli; nop; nop; nop; nop
+        dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [ROUNDS // 2 * 0x200]
+    assert machine.vcpu.evaluated < 2 * ROUNDS
+
+
+def test_a_segment_that_is_loaded_again_is_the_descriptor_of_now(boot: Boot) -> None:
+    machine = boot(f"""
+        lgdt gdt_register
+        movl $0x11111111, 0x5000; movl $0x22222222, 0x6000
+        mov $24, %edx; mov %edx, %fs; mov ${ROUNDS}, %ecx
+        1: mov %edx, %fs; push %ds; pop %es; nop; nop; nop; dec %ecx; jz 2f
+        cmp $4, %ecx; jne 1b
+        movw $0x1000, gdt + 24 + 2
+        jmp 1b
+        2: mov %fs:0x5000, %eax; {PRINT_EAX} mov %es, %eax; {PRINT_EAX} {DONE} {TABLES}""")
+    machine.run()
+    assert printed(machine) == [0x22222222, 16]
+    assert machine.vcpu.monitor.patches.made
+    assert machine.vcpu.evaluated < 2 * ROUNDS
+
+
+def test_an_invalidated_page_is_translated_anew_and_one_nobody_knows_costs_nothing(boot: Boot) -> None:
+    machine = boot(f"""
+        {PAGING}
+        movl $0x100, 0x300000; movl $0x1, 0x301000
+        mov 0x310000, %eax; xor %ebx, %ebx; mov ${ROUNDS}, %ecx
+        1: xorl $0x1000, 0x201000 + 4 * 0x300; invlpg 0x300000; nop; nop
+        add 0x300000, %ebx
+        dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX}
+        mov ${4 * ROUNDS}, %ecx; mov $0x310000, %edi
+        1: xorl $0x1000, (0x201000 + 4 * 0x310); invlpg (%edi); nop; nop; nop; dec %ecx; jnz 1b
+        movl $0x77, 0x30F000; movl $0x30F007, 0x201000 + 4 * 0x310; mov $1, %ecx
+        1: invlpg (%edi); nop; nop; nop; dec %ecx; jnz 1b
+        mov 0x310000, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [ROUNDS // 2 * 0x101, 0x77]
+    assert machine.vcpu.evaluated < 2 * ROUNDS + 3 * HOT + 20
+
+
+def test_control_registers_are_read_without_a_stop(boot: Boot) -> None:
+    machine = boot(f"""
+        {PAGING}
+        mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: mov %cr3, %eax; nop; nop; add %eax, %ebx; dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [ROUNDS * 0x200000]
+    assert machine.vcpu.evaluated < 3 * HOT
+
+
+def test_a_selector_that_names_no_descriptor_of_the_global_table_is_never_the_easy_case() -> None:
+    state, codes = CpuState(), CodePages(GuestMemory(1 << 16), SHARED)
+    cells = Cells(state, codes.code.bytes[codes.extra_at : codes.extra_at + SHARED])
+    cells.settle(0x1000_0000)
+    state.gdtr.base, state.gdtr.limit = 0x5000, 0x1F
+    words = cells.area[TABLES_AT : TABLES_AT + 24].cast("I")
+    for selector, at in ((0x10, 0x5010), (0x14, 0x1000_0000 + NEVER_AT), (0x20, 0x1000_0000 + NEVER_AT)):
+        state.segments[DS].load(selector, 0, 0xFFFF_FFFF, 0xC093)
+        cells.enter(False)
+        assert words[DS] == at
+    words.release()
+    cells.close()
+    codes.close()
+    codes.memory.close()
