@@ -1,5 +1,8 @@
 """What can go wrong, as a user is told it: what was being done, what was found, the remedy."""
 
+SEPARATOR = "\0"
+"""Between the words of an error that is told to another process."""
+
 
 class VirtusError(Exception):
     """A failure the user can act on; the command line prints it as one line, without a traceback.
@@ -16,6 +19,10 @@ class VirtusError(Exception):
     def words(self) -> list[str]:
         """The error as plain text, to be told to another process (see `from_words`)."""
         return [type(self).__name__, self.doing, self.found, self.remedy]
+
+    def packed(self) -> bytes:
+        """The same as bytes, for processes of ours that have no need of JSON otherwise (see `from_packed`)."""
+        return SEPARATOR.join(word.replace(SEPARATOR, "?") for word in self.words()).encode(errors="surrogateescape")
 
 
 class UsageError(VirtusError):
@@ -53,3 +60,11 @@ def from_words(words: list[str]) -> VirtusError:
     """The error that another process has told of by its `words`."""
     kind, doing, found, remedy = words
     return _KINDS[kind](doing, found, remedy)
+
+
+def from_packed(data: bytes) -> VirtusError:
+    """The error that another process has told of by `packed`; MachineBroken for anything else."""
+    words = data.decode(errors="surrogateescape").split(SEPARATOR)
+    if len(words) != 4 or words[0] not in _KINDS:
+        return MachineBroken("listening to a process of the machine", "it said what makes no sense")
+    return from_words(words)

@@ -45,6 +45,11 @@ class FakeMemory:
             self._views[address // PAGE] = os.dup(fd), offset
         return address
 
+    def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
+        data = os.pread(fd, size, offset)
+        self.write(address, data)
+        return len(data)
+
     def protect(self, address: int, size: int, protection: int) -> None:
         pages = range(address // PAGE, (address + size + PAGE - 1) // PAGE)
         if not all(page in self._rights for page in pages):

@@ -19,7 +19,10 @@ def read_all(data: bytes) -> None:
     list(image.imports())
     list(image.delay_imports())
     list(image.relocations())
-    image.exports()
+    exported = image.exports()
+    for name in [*exported.addresses, *exported.forwarders][:9]:
+        assert image.export(name) is not None
+    assert image.export("no such function") is None
     image.tls()
 
 
@@ -93,6 +96,10 @@ def test_real_libraries_are_read_as_pefile_reads_them() -> None:
             assert exported.forwarders[name] == entry.forwarder.decode()
         else:
             assert exported.addresses[name] == entry.address
+    for name, found in [*exported.addresses.items(), *exported.forwarders.items()]:
+        assert image.export(name) == found
+    assert image.export("NoSuchFunction") is None
+    assert pe.parse(path.read_bytes(), path.name).export("NoSuchFunction") is None
     wanted = {(found.dll, found.name) for found in image.imports()}
     theirs = {
         (entry.dll.decode().lower(), function.name.decode())

@@ -3,7 +3,7 @@
 import gc
 from typing import Final
 
-GARBAGE_THRESHOLD: Final = 50_000
+GARBAGE_THRESHOLD: Final = 200_000
 """Objects made before the collector looks for cycles. Importing makes ten thousands, none of them garbage."""
 INTERRUPTED: Final = 130
 """The exit status of shells for what SIGINT has ended."""

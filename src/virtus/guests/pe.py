@@ -86,7 +86,7 @@ class Image:
     """A checked image. Addresses are counted from its base unless they are said to be others."""
 
     name: str
-    data: bytes
+    data: bytes | mmap.mmap
     base: int
     size: int
     entry: int
@@ -99,6 +99,7 @@ class Image:
     directories: list[tuple[int, int]]
     characteristics: int
     version: tuple[int, int] = (0, 0)
+    all_exports: Exports | None = None
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -211,6 +212,39 @@ class Image:
                 add(self.text(name_place), where[ordinal])
         return result
 
+    def export(self, name: str) -> int | str | None:
+        """One of `exports`: an address, a forwarder, or None. Names are sorted, or else all are read once."""
+        if self.all_exports is None and not name.startswith("#"):
+            found = self._searched(name)
+            if found is not None:
+                return found
+        if self.all_exports is None:
+            self.all_exports = self.exports()
+        return self.all_exports.addresses.get(name, self.all_exports.forwarders.get(name))
+
+    def _searched(self, name: str) -> int | str | None:
+        place, size = self.directories[EXPORT]
+        if not place:
+            return None
+        functions, names, addresses, name_table, ordinal_table = struct.unpack("<5I", self.bytes_at(place + 20, 20))
+        if not 0 < max(functions, names) <= MOST_ENTRIES:
+            return None
+        low, high = 0, names
+        while low < high:
+            middle = (low + high) // 2
+            candidate = self.text(self.word(name_table + 4 * middle))
+            if candidate == name:
+                ordinal = int.from_bytes(self.bytes_at(ordinal_table + 2 * middle, 2), "little")
+                if ordinal >= functions:
+                    raise self.damaged("an exported name has no function")
+                target = self.word(addresses + 4 * ordinal)
+                return self.text(target) if place <= target < place + size else target or None
+            if candidate < name:
+                low = middle + 1
+            else:
+                high = middle
+        return None
+
     def relocations(self) -> Iterator[int]:
         """Places that hold an address, for when the image cannot be where it prefers."""
         place, size = self.directories[RELOCATION]
@@ -247,7 +281,7 @@ class Image:
         return self.directories[CLR][0] != 0
 
 
-def parse(data: bytes, name: str) -> Image:
+def parse(data: bytes | mmap.mmap, name: str) -> Image:
     """Check an image; raises GuestNotRunnable in words, whatever the bytes are."""
     doing = f"reading {name}"
 
@@ -302,7 +336,7 @@ def parse(data: bytes, name: str) -> Image:
     )  # fmt: skip
 
 
-def _section(data: bytes, place: int, image_size: int, image: str) -> Section:
+def _section(data: bytes | mmap.mmap, place: int, image_size: int, image: str) -> Section:
     label, size, address, file_size, offset = struct.unpack_from("<8s4I", data, place)
     flags = struct.unpack_from("<I", data, place + 36)[0]
     name = label.rstrip(b"\0").decode("latin-1")

@@ -5,14 +5,12 @@
 Each dies with its parent, and with PID 1 the host ends everything in the box; mounts go with their namespace.
 """
 
-import json
 import os
 import resource
 import signal
 import socket
 import stat
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Never
 
@@ -155,7 +153,7 @@ def _hand_shake(spec: GuestSpec, pid: int, told: int, go: int) -> None:
     text = message + b"".join(iter(lambda: os.read(told, 1 << 16), b""))
     if not text:
         raise MachineBroken("building the box", "its first process ended unexpectedly")
-    raise errors.from_words(json.loads(text[1:] if text[:1] == b"e" else text))
+    raise errors.from_packed(text[1:])
 
 
 def _identity(spec: GuestSpec) -> tuple[int, int]:
@@ -170,7 +168,7 @@ def _lacks(error: OSError) -> HostLacks:
 
 
 def _fail(tell: int, error: VirtusError) -> Never:
-    os.write(tell, b"e" + json.dumps(error.words()).encode())
+    os.write(tell, b"e" + error.packed())
     os._exit(1)
 
 
@@ -263,7 +261,7 @@ def _inner(
             _fail(tell, HostLacks("building the box", str(error), f"{remedy}; `virtus doctor` tells more"))
         os.write(2, f"virtus: the box broke: {error}\n".encode())
     except Exception:  # a mistake of our own: shown whole, since no caller is left to see it
-        os.write(2, traceback.format_exc().encode())
+        sys.__excepthook__(*sys.exc_info())
     finally:
         os._exit(status)
 

@@ -1,14 +1,12 @@
 """seccomp: the host's kernel serves the guest, inside a box; a supervisor answers the few calls that policy needs."""
 
 import errno
-import json
 import os
 import resource
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from virtus import errors
 from virtus.devices import terminal
@@ -23,6 +21,9 @@ from virtus.personalities.linux import supervision
 from virtus.personalities.linux.supervised import Supervisor
 from virtus.techniques.base import Availability
 from virtus.vcpus.notified import NotifiedVcpu
+
+ENDED, FAILED = b"s", b"e"
+"""What PID 1 tells at the end: the guest's exit status, or why there was none."""
 
 
 def build_filter() -> bytes:
@@ -84,7 +85,7 @@ class Seccomp:
         watch = Watch(box)
         watch.start()
         try:
-            counted, answer = self._supervise(spec, box, streams, watch, secret)
+            counted, ended = self._supervise(spec, box, streams, watch, secret)
         except BaseException:
             box.kill()
             raise
@@ -94,7 +95,7 @@ class Seccomp:
         used = resource.getrusage(resource.RUSAGE_SELF)
         return Report(
             technique=self.name,
-            status=answer["status"],
+            status=ended,
             wall_s=time.perf_counter() - started,
             cpu_s=sum(usage[:2]) + sum(used[:2]) - sum(own[:2]),
             context_switches=sum(usage[14:]) + sum(used[14:]) - sum(own[14:]),  # ru_nvcsw, ru_nivcsw
@@ -107,8 +108,8 @@ class Seccomp:
 
     def _supervise(
         self, spec: GuestSpec, box: sandbox.SandboxProcess, streams: list[int], watch: Watch, secret: int
-    ) -> tuple[Meter, dict[str, Any]]:
-        """Answer the guest until its machine ends; what was counted, and what PID 1 said at the end."""
+    ) -> tuple[Meter, int]:
+        """Answer the guest until its machine ends; what was counted, and the status that PID 1 told at the end."""
         counted = Meter()
         listener, procfs, master = _receive_descriptors(box)
         proxy = terminal.Proxy(master, streams[0], streams[-1]) if master >= 0 else None
@@ -125,16 +126,15 @@ class Seccomp:
                 proxy.stop()
         if personality.powered_off:
             box.kill()
-            return counted, {"status": 0}
+            return counted, 0
         text = b""
         while piece := box.control.recv(1 << 16):
             text += piece
         if not text:
-            return counted, {"status": 137}  # everything in the box was killed
-        answer = json.loads(text)
-        if "error" in answer:
-            raise errors.from_words(answer["error"])
-        return counted, answer
+            return counted, 137  # everything in the box was killed
+        if text[:1] != ENDED:
+            raise errors.from_packed(text[1:])
+        return counted, int(text[1:])
 
 
 def _receive_descriptors(box: sandbox.SandboxProcess) -> tuple[int, int, int]:
@@ -182,11 +182,11 @@ def _first(
             os.close(slave)
         init.started(told, spec.argv[0])
         status = init.serve(guest, control, end)
-        answer: dict[str, Any] = {"status": shell_status(status)}
+        answer = ENDED + b"%d" % shell_status(status)
     except VirtusError as error:
         end()
-        answer = {"error": error.words()}
-    control.sendall(json.dumps(answer).encode())
+        answer = FAILED + error.packed()
+    control.sendall(answer)
     return 0
 
 

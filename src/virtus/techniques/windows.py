@@ -4,13 +4,11 @@ The process holds engine, personality and program together (`windows_process`). 
 any other: its files are the overlay's, its calls are filtered, and it dies with the box.
 """
 
-import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +42,7 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
         raise UsageError(doing, f"{name} has neither --gdb nor --translate-only", "use --trace to see its calls")
     environment = dict(os.environ if spec.env is None else spec.env)
     trace = spec.extra.get("trace")
-    with tempfile.TemporaryDirectory(prefix="virtus-") if meter or trace else nullcontext("") as outside:
+    with _directory() if meter or trace else nullcontext("") as outside:
         volumes = [*spec.volumes, Volume(Path(outside), PLACE)] if outside else spec.volumes
         if trace is not None:
             environment[TRACE] = f"{PLACE}/trace" if trace not in ("-", "yes") else "-"
@@ -60,6 +58,12 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     if calls:
         report = replace(report, exits={"API call": sum(calls.values())}, calls=calls)
     return replace(report, technique=name, details=counted.get("details", {}))
+
+
+def _directory() -> AbstractContextManager[str]:
+    import tempfile  # seldom needed, as json below
+
+    return tempfile.TemporaryDirectory(prefix="virtus-")
 
 
 def _body() -> Callable[[Sequence[str]], None]:
@@ -84,6 +88,8 @@ def _body() -> Callable[[Sequence[str]], None]:
 
 def _counted(path: Path) -> dict[str, Any]:
     """What the process wrote: the guest may have written there too, so it is checked; {} for anything else."""
+    import json
+
     try:
         found = json.loads(path.read_bytes()[: 1 << 22])
         calls, details = found["calls"], found["details"]

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Final
 
@@ -59,7 +58,7 @@ def run(program: str, arguments: list[str], trace: Callable[[str], object] | Non
         if isinstance(error, AccessViolation):
             windows_process.deliver_bad_access(process, error)
         if not isinstance(error, ProcessEnd):
-            crash.tell("".join(traceback.format_exception(error)))
+            crash.tell(crash.whole(error))
             end(process, windows_process.BROKEN_STATUS)
         raise error
 

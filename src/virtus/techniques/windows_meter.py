@@ -3,7 +3,6 @@
 Calls that machine code serves are not among them: a meter that made them slow would measure itself.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -32,6 +31,8 @@ class CallMeter:
 
     def write(self) -> None:
         """What `virtus.techniques.windows` reads; where it cannot be written, the program ends as ever."""
+        import json
+
         try:
             with open(self._path, "w", encoding="utf-8") as stream:
                 json.dump({"calls": dict(self.calls), "details": {}}, stream)

@@ -20,6 +20,7 @@ GRANULARITY: Final = 0x10000
 FIRST: Final = 0x2_0000_0000
 END: Final = 0x7FFF_0000_0000
 """Where mappings without an address of their own go: above images' preferred bases, below Windows' user space's end."""
+MAP_FIXED: Final = 0x10
 MAP_FIXED_NOREPLACE: Final = 0x100000  # include/uapi/asm-generic/mman-common.h
 MAP_NORESERVE: Final = 0x4000
 WORD_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -202,6 +203,26 @@ class HostMemory:
                 return host_map(place, size, protection, flags, fd, offset)
             except FileExistsError:
                 continue  # something of ours, or of the guest's at an address of its choice
+
+    def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
+        """Put a file's bytes into writable fresh pages that are mapped already; how many there were.
+
+        Where file and memory have the same pages, they become the file's own until they are stored to, as Windows has
+        it: most of a library is never used. (A file that becomes shorter meanwhile harms the guest's process alone.)
+        """
+        size = max(0, min(size, os.fstat(fd).st_size - offset))
+        whole = size & -PAGE if not (address | offset) & (PAGE - 1) else 0
+        if whole:
+            flags = mmap.MAP_PRIVATE | MAP_FIXED
+            host_map(address, whole, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, offset)
+        done = whole
+        while done < size:
+            room = (ctypes.c_char * (size - done)).from_address(address + done)
+            count = os.preadv(fd, [room], offset + done)
+            if count <= 0:
+                break
+            done += count
+        return done
 
     def protect(self, address: int, size: int, protection: int) -> None:
         """Change rights; code may have been stored there before. Raises OSError."""

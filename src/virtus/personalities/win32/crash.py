@@ -79,3 +79,10 @@ def unimplemented(process: Process, dll: str, name: str, frame: int) -> str:
     arguments = ", ".join(f"{process.memory.u64(frame + 8 * index):#x}" for index in range(4))
     caller = place(process, process.memory.u64(frame - 8))
     return f"virtus: the program called {name} of {dll}, which is not there; from {caller}, with {arguments}, ...\n"
+
+
+def whole(error: BaseException) -> str:
+    """A mistake of our own with where it came from."""
+    import traceback  # nobody needs it otherwise
+
+    return "".join(traceback.format_exception(error))

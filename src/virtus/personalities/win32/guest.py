@@ -69,6 +69,13 @@ class Memory(Protocol):
         """The same with a file's contents; a shared mapping's stores reach the file."""
         ...
 
+    def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
+        """Put a file's bytes into writable fresh pages that are mapped already; how many there were.
+
+        As a private copy, or as pages that the host reads when they are first used.
+        """
+        ...
+
     def protect(self, address: int, size: int, protection: int) -> None:
         """Change rights; code may have been stored there before. Raises OSError."""
         ...

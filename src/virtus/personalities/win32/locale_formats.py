@@ -1,14 +1,13 @@
 """Dates, times, numbers and amounts of money as a locale writes them: pictures such as "dddd, MMMM d, yyyy"."""
 
 import re
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext
 from typing import Final
 
 from virtus.personalities.win32.file_time import SystemTime
 from virtus.personalities.win32.locale_data import DAYS, MONTHS
 
-NUMBER: Final = re.compile(r"-?\d*(\.\d*)?")
-PIECES: Final = re.compile(r"'(?:[^']|'')*(?:'|$)|([A-Za-z])\1*|.", re.DOTALL)
+NUMBER: Final = r"-?\d*(\.\d*)?"
+PIECES: Final = r"(?s:'(?:[^']|'')*(?:'|$)|([A-Za-z])\1*|.)"
 MOST_DIGITS: Final = 1000
 
 
@@ -18,7 +17,7 @@ class BadNumber(ValueError):
 
 def _runs(picture: str) -> list[str]:
     """A picture taken apart: runs of one letter, texts in apostrophes (with them), and single other characters."""
-    return [match[0] for match in PIECES.finditer(picture)]
+    return [match[0] for match in re.finditer(PIECES, picture)]
 
 
 def _quoted(run: str) -> str:
@@ -77,7 +76,9 @@ def number(
 
     `grouping` is NUMBERFMT's: 3 for thousands, 32 for the Indian way, 0 for none. `negative` is LOCALE_INEGNUMBER.
     """
-    if not NUMBER.fullmatch(text) or text in ("", "-", ".", "-.") or len(text) > MOST_DIGITS or digits > 9:
+    from decimal import ROUND_HALF_UP, Decimal, InvalidOperation, localcontext  # most programs write no amounts
+
+    if not re.fullmatch(NUMBER, text) or text in ("", "-", ".", "-.") or len(text) > MOST_DIGITS or digits > 9:
         raise BadNumber(text)
     try:
         with localcontext() as context:

@@ -140,7 +140,10 @@ def get_proc_address(thread: Thread, module: int, name: int) -> int:
     if found is None:
         return thread.fail(errors.ERROR_MOD_NOT_FOUND)
     word = f"#{name}" if name < ORDINAL_LIMIT else thread.memory.string(name).decode("latin-1")
-    address = modules.address_of(found, word)
+    try:
+        address = modules.address_of(found, word)
+    except GuestNotRunnable:  # its table of exports is damaged
+        return thread.fail(errors.ERROR_BAD_EXE_FORMAT)
     return thread.fail(errors.ERROR_PROC_NOT_FOUND) if address is None else address
 
 

@@ -5,10 +5,10 @@ what lies beside the program; else a C runtime of an installed Wine. An API set 
 the library that implements it.
 """
 
+import mmap
 import os
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotRunnable
@@ -27,7 +27,7 @@ from virtus.personalities.win32.regions import (
     Region,
     Regions,
 )  # fmt: skip
-from virtus.records import dataclass, field
+from virtus.records import dataclass
 
 READ, WRITE = 1, 2
 PROTECTIONS: Final = {
@@ -75,7 +75,6 @@ class Module:
     base: int
     size: int
     image: pe.Image | None = None
-    exports: pe.Exports = field(default_factory=pe.Exports)
     tls_index: int = -1
     started: bool = False
 
@@ -107,6 +106,14 @@ def obstacle(image: pe.Image) -> tuple[str, str]:
         what = "a program with windows" if image.subsystem == pe.SUBSYSTEM_GUI else "no program for a console"
         return what, "wine runs programs with windows on a desktop; only those for a console run here"
     return "", ""
+
+
+def _contents(fd: int) -> "bytes | mmap.mmap":
+    """A file's bytes, which the host reads as they are looked at: of a large program that is little."""
+    try:
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    except (ValueError, OSError):  # nothing in it, or no file of pages
+        return os.read(fd, 1)
 
 
 class Modules:
@@ -170,12 +177,12 @@ class Modules:
                 return self.variable(name)
             if module.image is None:
                 return self._engine.resolve(module.name.removesuffix(".dll"), named(module.name, name))
-            if name in module.exports.addresses:
-                return module.base + module.exports.addresses[name]
-            forward = module.exports.forwarders.get(name)
-            if forward is None:
+            found = module.image.export(name)
+            if found is None:
                 return None
-            dll, _, name = forward.rpartition(".")
+            if isinstance(found, int):
+                return module.base + found
+            dll, _, name = found.rpartition(".")
             target = self.load(dll + ".dll")
             if target is None:
                 return None
@@ -193,20 +200,25 @@ class Modules:
     def map(self, path: str) -> Module:
         """Load an image from a host path, with everything that it imports; raises GuestNotRunnable."""
         try:
-            data = Path(path).read_bytes()
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise GuestNotRunnable(f"reading {path}", error.strerror or str(error)) from error
-        image = pe.parse(data, os.path.basename(path))
+        try:
+            return self._map(path, fd)
+        finally:
+            os.close(fd)
+
+    def _map(self, path: str, fd: int) -> Module:
+        image = pe.parse(_contents(fd), os.path.basename(path))
         if not self.order and not self._by_name:  # the first one is the program
             found, remedy = obstacle(image)
             if found:
                 raise GuestNotRunnable(f"running {path}", found, remedy)
         elif image.is_managed:
             raise GuestNotRunnable(f"loading {path}", "a library for .NET")
-        base = self._place(image)
+        base = self._place(image, fd)
         module = Module(os.path.basename(path).lower(), path, base, -(-image.size // PAGE) * PAGE, image)
         self._relocate(image, base)
-        module.exports = image.exports()
         tls = image.tls()
         if tls is not None:
             module.tls_index = len(self.tls)
@@ -234,7 +246,7 @@ class Modules:
         found = None if module is None else self.address_of(module, name)
         return self._missing(dll, name) if found is None else found
 
-    def _place(self, image: pe.Image) -> int:
+    def _place(self, image: pe.Image, fd: int) -> int:
         size = -(-image.size // PAGE) * PAGE
         try:
             base = self._memory.map(image.base, size, READ | WRITE)
@@ -246,8 +258,9 @@ class Modules:
         self._memory.write(base, image.data[: image.headers_size])
         for section in image.sections:
             if section.file_size:
-                data = memoryview(image.data)[section.offset : section.offset + section.file_size]
-                self._memory.write(base + section.address, data)
+                held = self._memory.load_file(base + section.address, section.file_size, fd, section.offset)
+                if held < section.file_size:
+                    raise image.damaged(f"section {section.name!r} has no end")
         return base
 
     def _relocate(self, image: pe.Image, base: int) -> None:

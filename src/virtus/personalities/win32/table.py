@@ -14,8 +14,8 @@ memory is read and written through `thread.memory` alone. A function of floating
 returns is converted by the declared result; None is 0.
 """
 
-import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from virtus.records import dataclass
@@ -102,9 +102,7 @@ TYPES: Final[dict[str, Type]] = {
 }  # fmt: skip
 """Scalar types on 64-bit Windows, where long is of 32 bits (Microsoft: Windows Data Types). COORD travels in a
 register, as all structures of 8 bytes do, but its upper half is none of it: implementations take 32 bits."""
-POINTER_NAME: Final = re.compile(r"(LP|P|H)[A-Z0-9_]+|.*\*")
-DECLARATION: Final = re.compile(r"\s*(?P<result>[\w\s*]+?)\s*(?<=[\s*])(?P<name>\w+)\s*\((?P<parameters>[^()]*)\)\s*")
-PARAMETER: Final = re.compile(r"\s*(?:const\s+)?(?P<type>\w+(?:\s*\*+)?)\s*(?P<name>\w+)\s*")
+POINTER_PREFIXES: Final = ("LP", "P", "H")
 
 FUNCTIONS: Final[dict[str, Function]] = {}
 """By name. No two DLLs of those served have different functions of one name."""
@@ -114,32 +112,40 @@ class BadDeclaration(ValueError):
     """A declaration in our source that is none, or a function declared twice."""
 
 
+@cache
 def type_of(word: str) -> Type:
     """A type by its name in C; raises BadDeclaration."""
-    word = re.sub(r"\bconst\b", "", word).replace(" ", "")
-    if word in TYPES:
-        return TYPES[word]
-    if POINTER_NAME.fullmatch(word):
-        return Type(word, 8, pointer=True)
+    bare = " ".join(part for part in word.replace("*", " * ").split() if part != "const").replace(" *", "*")
+    if bare in TYPES:
+        return TYPES[bare]
+    stem = bare.rstrip("*")
+    named = stem.startswith(POINTER_PREFIXES) and stem == stem.upper() and len(stem) > 1
+    if stem.isidentifier() and (named or stem != bare):
+        return Type(bare, 8, pointer=True)
     raise BadDeclaration(f"unknown type {word!r}")
+
+
+def _split(words: str, declaration: str) -> tuple[Type, str]:
+    """A type and the name behind it."""
+    parts = words.replace("*", " * ").split()
+    if len(parts) < 2 or not parts[-1].isidentifier():
+        raise BadDeclaration(f"neither a type nor a name: {words!r} in {declaration!r}")
+    return type_of(" ".join(parts[:-1])), parts[-1]
 
 
 def parse(declaration: str) -> tuple[Type, str, tuple[Parameter, ...], bool]:
     """Result, name, parameters and whether more follow; raises BadDeclaration."""
-    match = DECLARATION.fullmatch(declaration)
-    if match is None:
+    head, opened, rest = declaration.partition("(")
+    inside, closed, behind = rest.partition(")")
+    if not opened or not closed or behind.strip() or "(" in inside:
         raise BadDeclaration(f"not a declaration: {declaration!r}")
-    words = [word.strip() for word in match["parameters"].split(",")]
+    result, name = _split(head, declaration)
+    words = [word.strip() for word in inside.split(",")]
     if words in (["void"], [""]):
         words = []
     variadic = bool(words) and words[-1] == "..."
-    parameters = []
-    for word in words[:-1] if variadic else words:
-        found = PARAMETER.fullmatch(word)
-        if found is None:
-            raise BadDeclaration(f"not a parameter: {word!r} in {declaration!r}")
-        parameters.append(Parameter(found["name"], type_of(found["type"])))
-    return type_of(match["result"]), match["name"], tuple(parameters), variadic
+    found = [_split(word, declaration) for word in (words[:-1] if variadic else words)]
+    return result, name, tuple(Parameter(label, type) for type, label in found), variadic
 
 
 def api(declaration: str, *dlls: str, note: str = "") -> Callable[[Implementation], Implementation]:

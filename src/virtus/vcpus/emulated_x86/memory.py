@@ -199,13 +199,7 @@ class AddressSpace:
         backed = max(0, min(size, file_size - offset))
         if private:
             address = self.map(address, size, protection)
-            view = self._view[address : address + backed]
-            done = 0
-            while done < backed:
-                count = os.preadv(fd, [view[done:]], offset + done)
-                if count <= 0:
-                    break
-                done += count
+            self._read_file(address, backed, fd, offset)
             return address
         address, size = self._place(address, size)
         whole = -(-backed // PAGE) * PAGE
@@ -215,6 +209,20 @@ class AddressSpace:
         self._enter(address, size, 0)
         self._set_rights(address, whole, protection)
         return address
+
+    def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
+        """Put a file's bytes into writable fresh pages that are mapped already; how many there were."""
+        self._check(address, size, WRITE)
+        return self._read_file(address, size, fd, offset)
+
+    def _read_file(self, address: int, size: int, fd: int, offset: int) -> int:
+        view, done = self._view[address : address + size], 0
+        while done < size:
+            count = os.preadv(fd, [view[done:]], offset + done)
+            if count <= 0:
+                break
+            done += count
+        return done
 
     def protect(self, address: int, size: int, protection: int) -> None:
         """Change rights; code may have been stored there before. Raises OSError."""
