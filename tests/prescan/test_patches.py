@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
+from virtus.vcpus.scanned import port_shortcuts
 from virtus.vcpus.scanned.breakpoints import CodePages
 from virtus.vcpus.scanned.cells import NEVER_AT, SHARED, TABLES_AT, Cells
 from virtus.vcpus.scanned.cpu_state import DS, CpuState
@@ -142,6 +144,53 @@ def test_control_registers_are_read_without_a_stop(boot: Boot) -> None:
     machine.run()
     assert printed(machine) == [ROUNDS * 0x200000]
     assert machine.vcpu.evaluated < 3 * HOT
+
+
+def test_posted_writes_come_out_in_order_before_anything_else(boot: Boot) -> None:
+    """More of them than the queue holds, between writes to a port that is not posted, and the last before the end."""
+    machine = boot(f"""
+        xor %ebx, %ebx; mov $0xE9, %edx; mov $5000, %ecx
+        1: mov %bl, %al; inc %ebx; out %al, %dx; nop; nop; nop; nop
+        dec %ecx; jnz 1b
+        mov $0x45454545, %eax; {PRINT_EAX}
+        lidt none; mov $0x46, %al; mov $1, %ecx; cmp $5000, %ebx; je 1b
+        ud2
+        none: .word 0; .long 0""")
+    machine.vcpu.set_port(0xE9, posted=True, value=None)
+    machine.run()
+    assert machine.printed == bytes(number & 0xFF for number in range(5000)) + b"EEEE" + bytes([5000 & 0xFF]) + b"EEEE"
+    assert machine.vcpu.run().reason is Reason.ENDED
+    assert machine.vcpu.evaluated < 100
+
+
+def test_what_a_port_reads_may_be_known(boot: Boot) -> None:
+    machine = boot(f"""
+        mov $0x3FD, %edx; mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: mov $0x11223300, %eax; in %dx, %al; nop; nop; add %eax, %ebx; dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE}""")
+    machine.vcpu.set_port(0x3FD, posted=False, value=0x60)
+
+    def run() -> int:
+        asked = 0
+        while True:
+            found = machine.vcpu.run()
+            if found.number == 0xF4:
+                return asked
+            if found.number == 0x3FD:
+                asked += 1
+                found.value = 0x60
+            elif found.number == 0xE9:
+                machine.printed += found.value.to_bytes(4, "little")
+
+    assert run() < 2 * HOT
+    assert printed(machine) == [ROUNDS * 0x11223360 & 0xFFFF_FFFF]
+
+
+def test_what_the_guest_makes_of_the_queue_harms_nobody() -> None:
+    shortcuts = port_shortcuts.PortShortcuts(memoryview(bytearray(b"\xff" * port_shortcuts.SIZE)))
+    assert len(shortcuts.take()) == port_shortcuts.MOST
+    assert not shortcuts.waiting
+    shortcuts.close()
 
 
 def test_a_selector_that_names_no_descriptor_of_the_global_table_is_never_the_easy_case() -> None:

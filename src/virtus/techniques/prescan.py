@@ -72,6 +72,7 @@ class Prescan:
                 enter(vcpu, start)
             elif kind is Kind.MULTIBOOT:
                 loader.wait_for_bios(vcpu)
+            board.use_shortcuts(vcpu.set_port)
             board.kick, board.dma.written, board.video_moved = vcpu.kick, driver.wrote, driver.show_device_memory
             board.video_moved(board.video_window())
             control = PcControl(spec, board, console)

@@ -27,6 +27,9 @@ class Uart16550:
         self._divisor = [12, 0]
         self._empty_pending = False
         self._modem_changes = 0
+        self._calm: tuple[bool, int] | None = None
+        self.calm: Callable[[bool, int], None] = lambda calm, status: None
+        """Called when it changes: whether nothing but what is sent comes of sending a byte, and the line status."""
 
     @property
     def wants_more(self) -> bool:
@@ -49,6 +52,14 @@ class Uart16550:
 
     def _update(self) -> None:
         self._line(self._reason() != REASON_NONE and bool(self._modem & OUT2) and not self._modem & LOOP)
+        loud = self._format & LATCH or self._modem & LOOP or self._enabled & ENABLE_EMPTY
+        calm = not loud, self._line_status()
+        if calm != self._calm:
+            self._calm = calm
+            self.calm(*calm)
+
+    def _line_status(self) -> int:
+        return IDLE | (DATA_READY if self._received else 0)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """See PortDevice."""
@@ -103,7 +114,7 @@ class Uart16550:
         elif offset == 4:
             value = self._modem
         elif offset == 5:
-            value = IDLE | (DATA_READY if self._received else 0)
+            value = self._line_status()
         elif offset == 6:
             value, self._modem_changes = self._modem_status() | self._modem_changes, 0
         else:

@@ -40,6 +40,7 @@ TIMER, KEYBOARD, SERIAL, FLOPPY, CLOCK, SCI, MOUSE, PRIMARY_IDE, SECONDARY_IDE =
 VGA_SLOT, NETWORK_SLOT = 2, 3
 MOST_DISKS: Final = 3
 """The fourth place is the CD drive's."""
+SERIAL_DATA, SERIAL_STATUS, DELAY = 0x3F8, 0x3FD, 0x80
 STATUS_OF_ESCAPE: Final = 130
 LONGEST_WAIT_S: Final = 0.5
 MOST_DEBUG: Final = 1 << 20
@@ -192,6 +193,17 @@ class Board:
     def video_window(self) -> range:
         """Where the guest has the frame buffer now."""
         return next((window for window, device in self._windows if device is self.vga), range(0))
+
+    def use_shortcuts(self, set_port: Callable[..., None]) -> None:
+        """Say to the processor which ports' writes may be posted, and what reads of them give (`ScannedVcpu.set_port`):
+        those that every character on a console goes through, and that which drivers wait a moment by."""
+
+        def calm(calm: bool, status: int) -> None:
+            set_port(SERIAL_DATA, posted=calm, value=None)
+            set_port(SERIAL_STATUS, posted=False, value=status)
+
+        self.serial.calm = calm
+        set_port(DELAY, posted=True, value=None)
 
     # what chips tell
 

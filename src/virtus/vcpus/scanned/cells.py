@@ -2,13 +2,15 @@
 
 One page of cells: the virtual EFLAGS, control registers and selectors, places for what a fragment sets aside, and a
 stack of its own. Behind it a byte for every linear page, set where anything is remembered of its translation; and a
-byte for every hash of a linear address, set where an instruction may lie under a jump of ours.
+byte for every hash of a linear address, set where an instruction may lie under a jump of ours; and what is known of
+ports (`port_shortcuts.py`).
 """
 
 import struct
 from typing import Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
+from virtus.vcpus.scanned import port_shortcuts
 from virtus.vcpus.scanned.cpu_state import (
     AF,
     CF,
@@ -36,7 +38,8 @@ NULL_AT, NEVER_AT = 192, 200
 STACK_AT: Final = 0x800
 PRESENT_AT, PRESENT_SIZE = PAGE, 1 << 32 - FRAME_SHIFT
 HIDDEN_AT, HIDDEN_SIZE = PRESENT_AT + PRESENT_SIZE, 1 << 16
-SHARED: Final = HIDDEN_AT + HIDDEN_SIZE
+PORTS_AT: Final = HIDDEN_AT + HIDDEN_SIZE
+SHARED: Final = PORTS_AT + port_shortcuts.SIZE
 """Bytes of all of it."""
 LARGE_PAGES: Final = 1024
 NATIVE: Final = CF | PF | AF | ZF | SF | OF | DF
@@ -60,11 +63,13 @@ class Cells:
         """By linear page: whether anything is remembered of its translation, here or in the child."""
         self.hidden = area[HIDDEN_AT : HIDDEN_AT + HIDDEN_SIZE]
         """By the lower bits of linear addresses: whether an instruction under a jump may be there."""
+        self.ports = port_shortcuts.PortShortcuts(area[PORTS_AT:SHARED])
         self.base = 0
         self._loads: list[int] = []
 
     def close(self) -> None:
         """Let go of the views."""
+        self.ports.close()
         for view in (self._words, self.present, self.hidden, self.area):
             view.release()
 

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from iced_x86 import Encoder, Instruction, Mnemonic, OpKind, Register
 
 from virtus.memory.guest_memory import FRAME_SHIFT
+from virtus.vcpus.scanned import port_shortcuts
 from virtus.vcpus.scanned.breakpoints import INT3
 from virtus.vcpus.scanned.cells import (
     CR0_AT,
@@ -29,6 +30,7 @@ from virtus.vcpus.scanned.cells import (
     NATIVE,
     OTHERS,
     PENDING_AT,
+    PORTS_AT,
     PRESENT_AT,
     SECOND_AT,
     SELECTORS_AT,
@@ -41,6 +43,7 @@ from virtus.vcpus.scanned.cells import (
 from virtus.vcpus.scanned.cpu_state import CS, IF, NT, RF
 
 HOST_FLAGS: Final = 0x202
+JE, JNE, JAE = b"\x0f\x84", b"\x0f\x85", b"\x0f\x83"
 CONTROLS: Final = {Register.CR0: CR0_AT, Register.CR2: CR2_AT, Register.CR3: CR3_AT, Register.CR4: CR4_AT}
 _LOADED: Final = {Register.DS, Register.ES, Register.FS, Register.GS}
 _GENERAL: Final = {Register.EAX + number for number in range(8)} - {Register.ESP}
@@ -101,10 +104,14 @@ class Fragment:
         """The flags that are on the monitor's stack, and the guest's."""
         self.emit(b"\x9d\x8b\x25", ESP_AT)  # popf; mov esp, [ESP]
 
-    def hard_unless_equal(self, jump: bytes = b"\x0f\x85") -> None:
-        """The hard case, if the last comparison says so (JNE unless told otherwise)."""
+    def hard_if(self, jump: bytes) -> None:
+        """The hard case, by a conditional jump after a comparison."""
         self.emit(jump, bytes(4))
         self._hard.append(len(self.code))
+
+    def hard_unless_equal(self) -> None:
+        """The hard case, if the last comparison did not find equal values, or the last operation not 0."""
+        self.hard_if(JNE)
 
     def hard_case(self, trap: Trap) -> None:
         """What all jumps to the hard case lead to; who does not jump goes on behind. On the monitor's stack."""
@@ -263,6 +270,43 @@ def _invlpg(into: Fragment, instruction: Instruction) -> None:
     into.guest_stack()
 
 
+def _port(into: Fragment, instruction: Instruction, number: int, flag: int) -> None:
+    """The port's number in EAX; the hard case unless it has a shortcut. Goes to the monitor's stack."""
+    into.emit(b"\xa3", EAX_AT)
+    into.own_stack()
+    if instruction.op_kind(number) == OpKind.IMMEDIATE8:
+        into.emit(b"\xb8", struct.pack("<I", instruction.immediate8))  # mov eax, port
+    else:
+        into.emit(b"\x0f\xb7\xc2")  # movzx eax, dx
+    into.emit(b"\xf6\x80", PORTS_AT + port_shortcuts.FLAGS_AT, bytes([flag]))  # test byte [FLAGS + eax], flag
+    into.hard_if(JE)
+
+
+def _in(into: Fragment, instruction: Instruction) -> None:
+    """IN of a byte that is known."""
+    _port(into, instruction, 1, port_shortcuts.KNOWN)
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.emit(b"\x8a\x80", PORTS_AT + port_shortcuts.VALUES_AT)  # mov al, [VALUES + eax]
+    into.emit(b"\xa2", EAX_AT)  # mov [EAX], al
+    into.guest_stack()
+    into.restore_eax()
+
+
+def _out(into: Fragment, instruction: Instruction) -> None:
+    """OUT of a byte that is posted."""
+    count = PORTS_AT + port_shortcuts.COUNT_AT
+    _port(into, instruction, 0, port_shortcuts.POSTED)
+    into.emit(b"\x81\x3d", count, struct.pack("<I", port_shortcuts.MOST))  # cmp dword [COUNT], MOST
+    into.hard_if(JAE)
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.emit(b"\xc1\xe0\x08\x8a\x05", EAX_AT)  # shl eax, 8; mov al, [EAX]
+    into.emit(b"\x51\x8b\x0d", count)  # push ecx; mov ecx, [COUNT]
+    into.emit(b"\x89\x04\x8d", PORTS_AT + port_shortcuts.QUEUE_AT)  # mov [QUEUE + 4 * ecx], eax
+    into.emit(b"\xff\x05", count, b"\x59")  # inc dword [COUNT]; pop ecx
+    into.guest_stack()
+    into.restore_eax()
+
+
 def _push_segment(into: Fragment, instruction: Instruction) -> None:
     into.emit(b"\xff\x35", SELECTORS_AT + 4 * (instruction.op0_register - Register.ES))  # push dword [selector]
 
@@ -297,4 +341,7 @@ def translation(instruction: Instruction) -> Translate | None:
             return _load_segment if source in _GENERAL | _WORDS else None
         if Register.EAX <= first <= Register.EDI and (Register.ES <= source <= Register.GS or source in CONTROLS):
             return _store
+    if mnemonic in (Mnemonic.IN, Mnemonic.OUT):
+        byte = instruction.op_register(0 if mnemonic == Mnemonic.IN else 1) == Register.AL
+        return (_in if mnemonic == Mnemonic.IN else _out) if byte else None
     return _BY_NAME.get(mnemonic)

@@ -4,7 +4,7 @@ What traps is evaluated; what cannot run directly (real mode, segments that are 
 and 2) is emulated until it can again.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from time import perf_counter_ns
 from typing import Final
 
@@ -54,6 +54,8 @@ class ScannedVcpu(EvaluatingVcpu):
         self.monitor = Monitor(state, space, self.memory, self.codes, depth=depth, hidden=can_hide_code())
         self.monitor.pending = lambda: self.interrupts.pending()
         self.evaluator.execution.time_changed = self.monitor.time_changed
+        self.cells = self.monitor.cells
+        self._posted: deque[tuple[int, int]] = deque()
         self._unicorn: EmulatedCpu | None = None
         self._information = InstructionInfoFactory()
         self.trapped: Counter[int] = Counter()
@@ -78,6 +80,11 @@ class ScannedVcpu(EvaluatingVcpu):
         """Have the guest reach `GuestMemory.devices` at these physical addresses, of whole pages, without an exit."""
         self.monitor.shadow.move_devices(range(window.start // PAGE, window.stop // PAGE))
 
+    def set_port(self, port: int, *, posted: bool, value: int | None) -> None:
+        """From now on writes of a byte to a port may come out late, in order, and what reads of a byte give is known
+        (None: it is not). Nobody else may answer for that port meanwhile."""
+        self.cells.ports.set(port, posted=posted, value=value)
+
     def close(self) -> None:
         """End the processor. May be called twice."""
         if self._unicorn is not None:
@@ -89,11 +96,11 @@ class ScannedVcpu(EvaluatingVcpu):
     def run(self) -> Exit:
         """See Vcpu."""
         found = self._exit
-        if self._ended:
-            return self._leave(Reason.ENDED)
         self._complete()
         state = self.state
         while True:
+            if self._posted:
+                return self._post()
             if self._ended:
                 return self._leave(Reason.ENDED)
             if self._kicked:
@@ -114,6 +121,8 @@ class ScannedVcpu(EvaluatingVcpu):
                 continue
             if self.monitor.can_run():
                 stop = self.monitor.run()
+                if self.cells.ports.waiting:
+                    self._posted.extend(self.cells.ports.take())
                 if stop is Stop.EVALUATE:
                     self.trapped[state.eip] += 1
                     self._evaluate = not self.monitor.count_trap(state.eip)
@@ -121,14 +130,19 @@ class ScannedVcpu(EvaluatingVcpu):
                 if stop is Stop.FAULT:
                     assert self.monitor.fault is not None
                     self._fault(self.monitor.fault)
-                    if self._ended:
-                        return self._leave(Reason.ENDED)
                     continue
                 if stop is Stop.TICK:
-                    self._kicked = False
-                    return self._leave(Reason.EVENT)
+                    self._kicked = True  # EVENT, once what was posted has come out
+                    continue
             if not self._emulate():
                 return found
+
+    def _post(self) -> Exit:
+        """A write that was posted comes out."""
+        found = self._leave(Reason.PORT_IO)
+        found.number, found.value = self._posted.popleft()
+        found.size, found.write = 1, True
+        return found
 
     def _at_site(self) -> bool:
         return self.monitor.can_run() and self.monitor.is_site()
