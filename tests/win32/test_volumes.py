@@ -23,7 +23,7 @@ def test_the_drive_has_one_volume() -> None:
     assert thread.memory.wide(buffer) == "Z:\\" and thread.memory.u32(needed) == 5
     assert not call(thread, "GetVolumePathNamesForVolumeNameW", wide(thread, volume), buffer, 4, needed)
     assert thread.last_error == 234
-    assert call(thread, "QueryDosDeviceW", wide(thread, "z:"), buffer, 100) == len(volumes.TARGET) + 2
+    assert call(thread, "QueryDosDeviceW", wide(thread, "z:"), buffer, 100) == len(volumes.devices()["Z:"]) + 2
     assert not call(thread, "QueryDosDeviceW", wide(thread, "C:"), buffer, 100) and thread.last_error == 2
     assert not call(thread, "QueryDosDeviceW", wide(thread, "z:"), buffer, 4) and thread.last_error == 122
 

@@ -13,7 +13,13 @@ def box_options(function: Any) -> Any:
     for option in reversed(
         [
             click.option("--root", type=Path, default=Path("/"), metavar="DIR", help="The guest's root; default: /."),
-            click.option("--volume", "volumes", multiple=True, metavar="SRC:DST[:ro]", help="Show a directory inside."),
+            click.option(
+                "--volume",
+                "volumes",
+                multiple=True,
+                metavar="SRC:DST[:ro]",
+                help="Show a directory inside; SRC:D: as a Windows program's drive.",
+            ),
             click.option("--net", default="none", metavar="none|host", help="Network; default: none."),
             click.option("--hostname", default="virtus", metavar="NAME", help="Host name inside."),
             click.option("--user", type=click.IntRange(0), metavar="UID", help="User inside; default: you."),

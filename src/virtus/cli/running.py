@@ -165,7 +165,11 @@ def make_spec(
 
 
 def parse_volume(word: str) -> Volume:
-    """SRC:DST[:ro]; raises UsageError."""
+    """SRC:DST[:ro], where DST is an absolute path or a drive (D:); raises UsageError."""
+    whole = word.removesuffix(":ro").rstrip("/\\")
+    source, drive = whole[:-3], whole[-3:]
+    if source and drive[0] == drive[2] == ":" and drive[1].isascii() and drive[1].isalpha():
+        return Volume(Path(source).absolute(), drive[1:].upper(), word.endswith(":ro"))
     parts = word.split(":")
     read_only = len(parts) == 3 and parts[2] == "ro"
     if len(parts) not in (2, 3) or not all(parts) or (len(parts) == 3 and not read_only):

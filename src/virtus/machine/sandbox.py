@@ -130,6 +130,8 @@ def _check(spec: GuestSpec) -> None:
     for volume in spec.volumes:
         if not volume.source.exists():
             raise UsageError(what, f"--volume {volume.source}: no such file or directory")
+        if not volume.target.startswith("/"):
+            raise UsageError(what, f"--volume to {volume.target}: only Windows programs have drives", "name a path")
     if spec.keep is not None and not spec.keep.is_dir():
         try:
             spec.keep.mkdir(parents=True)

@@ -11,7 +11,10 @@ DEFAULT_PROCESS_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A host directory or file shown inside the guest's root, behind every layer."""
+    """A host directory or file shown inside the guest's root, behind every layer.
+
+    `target` is an absolute path, or for a Windows program the letter of a drive ("D:").
+    """
 
     source: Path
     target: str

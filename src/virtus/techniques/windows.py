@@ -17,6 +17,7 @@ from virtus.guests.identify import Kind
 from virtus.host import capabilities
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
+from virtus.personalities.win32 import drives
 from virtus.records import replace
 from virtus.techniques import choose
 from virtus.techniques.base import Availability
@@ -43,7 +44,9 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     environment = dict(os.environ if spec.env is None else spec.env)
     trace = spec.extra.get("trace")
     with _directory() if meter or trace else nullcontext("") as outside:
-        volumes = [*spec.volumes, Volume(Path(outside), PLACE)] if outside else spec.volumes
+        volumes = [_placed(volume) for volume in spec.volumes]
+        if outside:
+            volumes.append(Volume(Path(outside), PLACE))
         if trace is not None:
             environment[TRACE] = f"{PLACE}/trace" if trace not in ("-", "yes") else "-"
         if meter:
@@ -64,6 +67,17 @@ def _directory() -> AbstractContextManager[str]:
     import tempfile  # seldom needed, as json below
 
     return tempfile.TemporaryDirectory(prefix="virtus-")
+
+
+def _placed(volume: Volume) -> Volume:
+    """A volume where the box shows it: those that are drives at the drives' directories."""
+    if volume.target.startswith("/"):
+        return volume
+    if volume.target == drives.ROOT:
+        raise UsageError("preparing the guest's root", f"{drives.ROOT} is the root itself", "choose another letter")
+    if not volume.source.is_dir():
+        raise UsageError("preparing the guest's root", f"--volume {volume.source} is no directory, and a drive is one")
+    return replace(volume, target=drives.place(volume.target))
 
 
 def _body() -> Callable[[Sequence[str]], None]:

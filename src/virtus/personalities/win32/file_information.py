@@ -229,6 +229,16 @@ def get_file_time(thread: Thread, file: int, creation: int, access: int, write: 
 @api("DWORD GetFinalPathNameByHandleW(HANDLE file, LPWSTR buffer, DWORD size, DWORD flags)", "kernel32", "kernelbase")
 def get_final_path_name_by_handle_w(thread: Thread, file: int, buffer: int, size: int, flags: int) -> int:
     """The path of an open file, links resolved."""
+    return _final_path(thread, WIDE, file, buffer, size, flags)
+
+
+@api("DWORD GetFinalPathNameByHandleA(HANDLE file, LPSTR buffer, DWORD size, DWORD flags)", "kernel32", "kernelbase")
+def get_final_path_name_by_handle_a(thread: Thread, file: int, buffer: int, size: int, flags: int) -> int:
+    """The same in the ANSI code page."""
+    return _final_path(thread, ANSI, file, buffer, size, flags)
+
+
+def _final_path(thread: Thread, text: Text, file: int, buffer: int, size: int, flags: int) -> int:
     found = file_objects.of(thread, file)
     if found is None:
         return thread.fail(errors.ERROR_INVALID_HANDLE)
@@ -236,4 +246,4 @@ def get_final_path_name_by_handle_w(thread: Thread, file: int, buffer: int, size
     if not path:
         return thread.fail(errors.ERROR_INVALID_FUNCTION)
     name = paths.to_windows(path)
-    return give(thread.memory, WIDE, buffer, size, name[2:] if flags & VOLUME_NONE else paths.VERBATIM + name)
+    return give(thread.memory, text, buffer, size, name[2:] if flags & VOLUME_NONE else paths.VERBATIM + name)

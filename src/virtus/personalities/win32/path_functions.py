@@ -4,13 +4,12 @@ import os
 import struct
 from typing import Final
 
-from virtus.personalities.win32 import environment, errors, paths
+from virtus.personalities.win32 import drives, environment, errors, paths
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text, give, store
 
 DRIVE_NO_ROOT, DRIVE_FIXED = 1, 3
-DRIVE_Z: Final = 1 << 25
 CASE_PRESERVED, UNICODE_ON_DISK, REPARSE_POINTS, HARD_LINKS = 0x2, 0x4, 0x80, 0x40_0000
 SECTOR, CLUSTER = 512, 8
 TEMPORARY: Final = "Z:\\tmp\\"
@@ -113,23 +112,29 @@ def get_temp_file_name_w(thread: Thread, directory: int, prefix: int, unique: in
     return number
 
 
+def drive_type(word: str) -> int:
+    """Of the drive that a path begins with."""
+    return DRIVE_FIXED if word.removeprefix(paths.VERBATIM)[:2].upper() in drives.bases() else DRIVE_NO_ROOT
+
+
 @api("UINT GetDriveTypeW(LPCWSTR root)", "kernel32", "kernelbase")
 def get_drive_type_w(thread: Thread, root: int) -> int:
-    """Z: is a fixed disk; there is no other."""
+    """All drives are fixed disks."""
     word = WIDE.read(thread.memory, root) if root else thread.process.directory
-    return DRIVE_FIXED if word.removeprefix(paths.VERBATIM)[:2].upper() == paths.DRIVE else DRIVE_NO_ROOT
+    return drive_type(word)
 
 
 @api("DWORD GetLogicalDrives(void)", "kernel32", "kernelbase")
 def get_logical_drives(thread: Thread) -> int:
     """A bit for each drive."""
-    return DRIVE_Z
+    return sum(1 << ord(drive[0]) - ord("A") for drive in drives.bases())
 
 
 @api("DWORD GetLogicalDriveStringsW(DWORD size, LPWSTR buffer)", "kernel32", "kernelbase")
 def get_logical_drive_strings_w(thread: Thread, size: int, buffer: int) -> int:
     """Their roots."""
-    return give(thread.memory, WIDE, buffer, size, "Z:\\\0")
+    words = "".join(f"{drive}\\\0" for drive in sorted(drives.bases()))
+    return give(thread.memory, WIDE, buffer, size, words)
 
 
 @api("BOOL GetVolumeInformationW(LPCWSTR root, LPWSTR name, DWORD name_size, DWORD* serial, DWORD* longest,"
@@ -167,7 +172,13 @@ def get_volume_path_name_w(thread: Thread, name: int, buffer: int, size: int) ->
     """The root of the drive."""
     if size < 4:
         return thread.fail(errors.ERROR_FILENAME_EXCED_RANGE)
-    store(thread.memory, WIDE, buffer, "Z:\\")
+    try:
+        full = paths.absolute(thread.process, WIDE.read(thread.memory, name)).removeprefix(paths.VERBATIM)
+    except paths.BadPath as bad:
+        return thread.fail(bad.error)
+    if full[:2].upper() not in drives.bases():
+        return thread.fail(errors.ERROR_PATH_NOT_FOUND)
+    store(thread.memory, WIDE, buffer, full[:2].upper() + "\\")
     return 1
 
 

@@ -1,4 +1,4 @@
-r"""Windows paths and the host's: Z: is the root of the guest's files; names are found whatever their case.
+r"""Windows paths and the host's, by drives (`drives`); names are found whatever their case.
 
 A path is made absolute as Windows does it before anything is looked for: separators, "." and "..", periods and blanks
 at ends, names of devices. `\\?\` says that this has been done. Names of 8.3 characters are not made, and other
@@ -10,11 +10,10 @@ import re
 import time
 from typing import Final
 
-from virtus.personalities.win32 import errors
+from virtus.personalities.win32 import drives, errors
 from virtus.personalities.win32.characters import to_upper
 from virtus.personalities.win32.process import Process
 
-DRIVE: Final = "Z:"
 VERBATIM, DEVICE, NT = "\\\\?\\", "\\\\.\\", "\\??\\"
 RESERVED: Final = re.compile(
     r"(CON|PRN|AUX|NUL|COM[1-9¹²³]|LPT[1-9¹²³]|CONIN\$|CONOUT\$)[ ]*([.:].*)?", re.IGNORECASE | re.DOTALL
@@ -101,12 +100,13 @@ def to_host(process: Process, name: str) -> str:
             raise BadPath(errors.ERROR_FILE_NOT_FOUND)
         full = full[4:]
     full = full.removeprefix(VERBATIM)
-    if full[:2].upper() != DRIVE or full[2:3] not in ("", "\\"):
+    base = drives.bases().get(full[:2].upper())
+    if base is None or full[2:3] not in ("", "\\"):
         raise BadPath(errors.ERROR_PATH_NOT_FOUND)
     parts = [part for part in full[2:].split("\\") if part]
     if "." in parts or ".." in parts:  # only a verbatim path has them still, and there they are names like any
         raise BadPath(errors.ERROR_INVALID_NAME)
-    return find("/" + "/".join(host_names(parts)))
+    return find(f"{base}/" + "/".join(host_names(parts)))
 
 
 def host_names(parts: list[str]) -> list[str]:
@@ -169,7 +169,8 @@ def find(path: str) -> str:
 
 def to_windows(path: str) -> str:
     """A host path as the guest writes it."""
-    return DRIVE + (path.replace("/", "\\") if path.startswith("/") else "\\" + path.replace("/", "\\"))
+    drive, rest = drives.of(path if path.startswith("/") else "/" + path)
+    return drive + rest.replace("/", "\\")
 
 
 def error_of(error: OSError, path: str) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtus.personalities.win32 import environment as variables
-from virtus.personalities.win32 import heaps, inheritance, process_blocks, virtual_memory
+from virtus.personalities.win32 import heaps, inheritance, paths, process_blocks, virtual_memory
 from virtus.personalities.win32.command_line import join
 from virtus.personalities.win32.handle_functions import standard_streams
 from virtus.personalities.win32.modules import Module, Modules
@@ -26,8 +26,8 @@ DEFAULTS: Final = {
 
 
 def windows_path(path: str) -> str:
-    """A host path as the guest sees it: Z: is the root."""
-    return "Z:" + os.path.abspath(path).replace("/", "\\")
+    """A host path as the guest sees it."""
+    return paths.to_windows(os.path.abspath(path))
 
 
 def windows_environment(host: Mapping[str, str]) -> dict[str, str]:

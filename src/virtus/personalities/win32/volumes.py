@@ -1,31 +1,38 @@
-r"""Drives by other names, and what cannot be changed of them: there is one, Z:, and it has one name.
+r"""Drives by other names, and what cannot be changed of them: each has one volume.
 
-(Microsoft: Volume Management Functions.) Its volume's name is `\\?\Volume{...}\`; labels and new drives are refused.
+(Microsoft: Volume Management Functions.) A volume's name is `\\?\Volume{...}\`; labels and new drives are refused.
 """
 
 import os
 from typing import Final
 
-from virtus.personalities.win32 import errors, path_functions, paths
+from virtus.personalities.win32 import drives, errors, path_functions, paths
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, give, store
 
-VOLUME: Final = "\\\\?\\Volume{76697274-7573-4000-8000-00000000005a}\\"
-TARGET: Final = "\\Device\\HarddiskVolume1"
-DEVICES: Final = {"Z:": TARGET, "NUL": "\\Device\\Null", "CON": "\\Device\\ConDrv\\Console"}
+OTHERS: Final = {"NUL": "\\Device\\Null", "CON": "\\Device\\ConDrv\\Console"}
 PE_HEADER: Final = 0x3C
 MACHINE_AMD64: Final = 0x8664
 BINARY_32, BINARY_64 = 0, 6
 """SCS_32BIT_BINARY, SCS_64BIT_BINARY."""
 
 
+def volume_of(drive: str) -> str:
+    """The name of a drive's volume."""
+    return f"\\\\?\\Volume{{76697274-7573-4000-8000-{ord(drive[0]):012x}}}\\"
+
+
+def devices() -> dict[str, str]:
+    """What the names of devices stand for."""
+    ordered = sorted(drives.bases(), reverse=True)  # Z: is the first
+    return {drive: f"\\Device\\HarddiskVolume{number}" for number, drive in enumerate(ordered, 1)} | OTHERS
+
+
 @api("UINT GetDriveTypeA(LPCSTR root)", "kernel32", "kernelbase")
 def get_drive_type_a(thread: Thread, root: int) -> int:
-    """Z: is a fixed disk; there is no other."""
-    word = ANSI.read(thread.memory, root) if root else thread.process.directory
-    drive = word.removeprefix(paths.VERBATIM)[:2].upper()
-    return path_functions.DRIVE_FIXED if drive == paths.DRIVE else path_functions.DRIVE_NO_ROOT
+    """All drives are fixed disks."""
+    return path_functions.drive_type(ANSI.read(thread.memory, root) if root else thread.process.directory)
 
 
 @api("BOOL GetVolumeInformationA(LPCSTR root, LPSTR name, DWORD name_size, DWORD* serial, DWORD* longest,"
@@ -47,12 +54,12 @@ def get_volume_information_a(
 def query_dos_device_w(thread: Thread, name: int, buffer: int, size: int) -> int:
     """What a device's name stands for; without a name, all names."""
     if name:
-        target = DEVICES.get(WIDE.read(thread.memory, name).upper())
+        target = devices().get(WIDE.read(thread.memory, name).upper())
         if target is None:
             return thread.fail(errors.ERROR_FILE_NOT_FOUND)
         words = target + "\0"
     else:
-        words = "\0".join(DEVICES) + "\0"
+        words = "\0".join(devices()) + "\0"
     count = give(thread.memory, WIDE, buffer, size, words)
     return count + 1 if count < size else thread.fail(errors.ERROR_INSUFFICIENT_BUFFER)
 
@@ -72,9 +79,11 @@ def set_volume_label_w(thread: Thread, root: int, label: int) -> int:
 @api("BOOL GetVolumeNameForVolumeMountPointW(LPCWSTR place, LPWSTR buffer, DWORD size)", "kernel32", "kernelbase")
 def get_volume_name_for_volume_mount_point_w(thread: Thread, place: int, buffer: int, size: int) -> int:
     """The volume of a drive's root."""
-    if WIDE.read(thread.memory, place).upper() not in (paths.DRIVE + "\\", VOLUME.upper()):
+    wanted = WIDE.read(thread.memory, place).upper()
+    drive = next((each for each in drives.bases() if wanted in (each + "\\", volume_of(each).upper())), None)
+    if drive is None:
         return thread.fail(errors.ERROR_INVALID_NAME)
-    if give(thread.memory, WIDE, buffer, size, VOLUME) >= size:
+    if give(thread.memory, WIDE, buffer, size, volume_of(drive)) >= size:
         return thread.fail(errors.ERROR_FILENAME_EXCED_RANGE)
     return 1
 
@@ -83,9 +92,11 @@ def get_volume_name_for_volume_mount_point_w(thread: Thread, place: int, buffer:
      "kernelbase")  # fmt: skip
 def get_volume_path_names_for_volume_name_w(thread: Thread, volume: int, buffer: int, size: int, needed: int) -> int:
     """The drives of a volume."""
-    if WIDE.read(thread.memory, volume).upper() != VOLUME.upper():
+    wanted = WIDE.read(thread.memory, volume).upper()
+    drive = next((each for each in drives.bases() if volume_of(each).upper() == wanted), None)
+    if drive is None:
         return thread.fail(errors.ERROR_FILE_NOT_FOUND)
-    words = f"{paths.DRIVE}\\\0"
+    words = f"{drive}\\\0"
     thread.memory.set_u32(needed, len(words) + 1)
     if give(thread.memory, WIDE, buffer, size, words) >= size:
         return thread.fail(errors.ERROR_MORE_DATA)
