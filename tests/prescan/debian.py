@@ -63,6 +63,26 @@ def debian() -> Debian:
     return Debian(kernel, modules, PLACE / "bin/busybox")
 
 
+def package(name: str) -> Path:
+    """What a package of the host's own architecture holds; skips where it is neither kept nor to be had."""
+    place = CACHE / f"{name}.{EDITION}"
+    if not place.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+            options = ["-o", "APT::Sandbox::User="]
+            said = _run(["apt-get", *options, "download", name], Path(directory)) if shutil.which("apt-get") else ""
+            archives = list(Path(directory).glob("*.deb"))
+            if not archives:
+                pytest.skip(f"no package {name}: apt-get download: {_last_line(said)}")
+            subprocess.run(["dpkg-deb", "-x", archives[0], "root"], cwd=directory, check=True, timeout=PATIENCE_S)
+            try:
+                Path(directory, "root").rename(place)
+            except OSError:
+                if not place.exists():  # or somebody else was first
+                    raise
+    return place
+
+
 def _fetch(directory: Path) -> None:
     for tool in ("apt-get", "apt-cache", "dpkg-deb"):
         if shutil.which(tool) is None:

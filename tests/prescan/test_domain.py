@@ -14,6 +14,8 @@ from PIL import Image
 
 from tests.prescan.machines import needs_assembler
 from tests.prescan.test_prescan_technique import kernel, needs_bios
+from virtus.machine.control import NAME
+from virtus.techniques.booting import default_name
 
 pytestmark = [needs_assembler, pytest.mark.slow]
 
@@ -125,3 +127,8 @@ def test_a_signal_ends_a_machine_wherever_it_is(tmp_path: Path, number: int) -> 
         machine.kill()
         machine.wait()
         machine.stdout.close()
+
+
+@pytest.mark.parametrize("name", ["memtest86+ia32.bin", "...", "ä b/c".replace("/", ":"), "x" * 100])
+def test_every_image_gives_a_machine_a_name_that_it_can_have(name: str) -> None:
+    assert NAME.fullmatch(default_name(Path(name)))

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -43,6 +44,12 @@ def open_disk(
 
     things.callback(close)
     return disk
+
+
+def default_name(kernel: Path) -> str:
+    """How `virtus domain` calls a machine that its user has not named: by its image and our process."""
+    letters = re.sub(r"[^A-Za-z0-9_.-]", "-", kernel.name)[:32].strip(".-_")
+    return f"{letters or 'machine'}.{os.getpid()}"
 
 
 def ethernet_address(prefix: bytes, name: str) -> bytes:

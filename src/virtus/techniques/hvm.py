@@ -34,7 +34,7 @@ from virtus.personalities.virtual_pc import boot, boot64
 from virtus.personalities.virtual_pc.acpi_tables import SERIAL_INTERRUPT
 from virtus.personalities.virtual_pc.board import LINES, MOST_MEMORY, Board
 from virtus.techniques.base import Availability
-from virtus.techniques.booting import ended_by_signals, ethernet_address, open_disk, read_image
+from virtus.techniques.booting import default_name, ended_by_signals, ethernet_address, open_disk, read_image
 from virtus.vcpus import ring0_speed
 from virtus.vcpus.hardware import HardwareMachine, HardwareVcpu
 
@@ -224,7 +224,7 @@ class _Run:
 
     def _control(self) -> ControlSocket:
         spec, board = self._spec, self._board
-        name = spec.name or f"{spec.kernel.name[:32].strip('.-_') or 'machine'}.{os.getpid()}"
+        name = spec.name or default_name(spec.kernel)
         began = time.monotonic()
 
         def describe(request: Mapping[str, Any]) -> dict[str, Any]:

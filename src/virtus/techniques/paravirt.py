@@ -1,7 +1,6 @@
 """paravirt: a kernel that knows it has a hypervisor, as under Xen; it runs at ring 3, and asks by hypercall."""
 
 import contextlib
-import os
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ from virtus.personalities.xen.toolstack import Toolstack
 from virtus.personalities.xen.xenstore import Permissions, StoreError
 from virtus.records import replace
 from virtus.techniques.base import Availability
-from virtus.techniques.booting import ended_by_signals, ethernet_address, open_disk, read_image
+from virtus.techniques.booting import default_name, ended_by_signals, ethernet_address, open_disk, read_image
 from virtus.vcpus import kvm as vcpus
 from virtus.vcpus.kvm_turns import Turns
 from virtus.vcpus.monitor_pages import MOST_PROCESSORS
@@ -191,7 +190,7 @@ def _control(
     open_things: contextlib.ExitStack, domain: Domain, machine: XenMachine, spec: MachineSpec, console: Console
 ) -> None:
     """Let the user's other processes ask for things (`virtus domain`)."""
-    name = spec.name or f"{spec.kernel.name[:32].strip('.-_') or 'domain'}.{os.getpid()}"
+    name = spec.name or default_name(spec.kernel)
     commands = Toolstack(domain, machine.store, name).commands()
 
     def save(request: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from virtus.errors import UsageError
 from virtus.machine.control import ConsoleWanted, ControlSocket
 from virtus.machine.machine_spec import MachineSpec
 from virtus.personalities.pc.board import Board
+from virtus.techniques.booting import default_name
 
 DESTROYED: Final = 137
 """Status of a machine that was ended from outside: as of a program that was killed."""
@@ -24,7 +25,7 @@ class PcControl:
 
     def __init__(self, spec: MachineSpec, board: Board, console: Console) -> None:
         self._spec, self._board, self._console = spec, board, console
-        self.name = spec.name or f"{spec.kernel.name[:32].strip('.-_') or 'machine'}.{os.getpid()}"
+        self.name = spec.name or default_name(spec.kernel)
         self._began = time.monotonic()
         self._paused = False
         commands = {
