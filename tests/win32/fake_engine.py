@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from virtus.personalities.win32 import virtual_memory
 from virtus.personalities.win32.guest import AccessViolation, Memory, Registers
+from virtus.personalities.win32.modules import Modules
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.table import FUNCTIONS, cut
+from virtus.vcpus.program_state import CpuContext
 
 PAGE = 4096
 READ, WRITE = 1, 2
@@ -155,6 +158,8 @@ class FakeEngine:
         self.current = threading.local()
         self.threads: list[threading.Thread] = []
         self.status: int | None = None
+        self.return_place = self.memory.map(0, PAGE, READ | WRITE)
+        """The stack of whoever calls: where the return address is."""
 
     def function(self, body: Callable[..., int]) -> int:
         """A guest address that, called, runs `body`."""
@@ -209,7 +214,7 @@ class FakeEngine:
         return self.functions[address](*arguments)
 
     def context(self) -> Registers:
-        raise NotImplementedError("no registers here")
+        return CpuContext([0, 0, 0, 0, self.return_place, *[0] * 13], bytes(256), 0)
 
     def continue_at(self, general: list[int], vectors: bytes, mxcsr: int) -> NoReturn:
         raise NotImplementedError("no registers here")
@@ -230,6 +235,7 @@ def new_thread(engine: FakeEngine | None = None) -> Thread:
     """The first thread of a new process."""
     engine = engine or FakeEngine()
     process = Process(engine)
+    process.modules = Modules(engine, lambda dll, name: 0, virtual_memory.regions(process))
     teb = engine.memory.map(0, TEB_SIZE, READ | WRITE)
     thread = Thread(process, teb, process.new_ident())
     engine.current.thread = thread

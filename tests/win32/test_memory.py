@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.win32.fake_engine import call, new_thread, room
+from tests.win32.fake_engine import FakeEngine, call, new_thread, room
+from virtus.guests import pe
 from virtus.personalities.win32 import errors, heaps, native_memory, virtual_memory
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.heap_blocks import LARGE, class_of
+from virtus.personalities.win32.modules import Module
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.regions import PAGE, Kind, Region
+from virtus.techniques.peers import prng_dll
 
 COMMIT, RESERVE, DECOMMIT, RELEASE = 0x1000, 0x2000, 0x4000, 0x8000
 BASE = 0x10000
@@ -188,6 +191,19 @@ def test_a_heap_gives_all_back(thread: Thread) -> None:
         assert query(thread, address)[4] == 0x10000
     assert call(thread, "HeapDestroy", heap) == 0
     assert call(thread, "HeapDestroy", heaps.process_heap(thread.process).handle) == 0
+
+
+def test_a_runtime_gets_the_heap_of_the_process(thread: Thread) -> None:
+    engine = thread.engine
+    assert isinstance(engine, FakeEngine)
+    own = heaps.process_heap(thread.process).handle
+    dll = pe.parse(prng_dll.image(), "msvcrt.dll")
+    thread.process.modules.order.append(Module("msvcrt.dll", "/msvcrt.dll", 0x5000_0000, 0x10000, dll))
+    for caller, is_own in ((0x5000_1234, True), (0x5001_0000, False)):
+        thread.memory.set_u64(engine.return_place, caller)
+        assert (call(thread, "HeapCreate", 0, 0, 0) == own) == is_own
+        assert call(thread, "HeapCreate", 1, 0, 0) != own
+        assert call(thread, "HeapCreate", 0, 0, 0x40000) != own
 
 
 def test_a_heap_with_a_maximum_ends(thread: Thread) -> None:

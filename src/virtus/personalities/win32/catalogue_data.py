@@ -351,7 +351,7 @@ command_line:2898 completion:14810 component_objects:9529 console:18028 console_
 crash:4081 crt:14968 crt_format:5049 crt_streams:12164 descriptors:4263 desktop:8657 directories:9503
 directory_entries:3479 drives:1328 environment:8769 errors:4012 exceptions:17427 fibers:7138 file_changes:6534
 file_information:10573 file_locks:6897 file_objects:7089 file_time:5200 file_transfer:11237 files:12664 guest:6199
-handle_functions:5156 handles:2445 hashes:12658 heap_blocks:3905 heaps:17408 inheritance:4781 jobs:9365
+handle_functions:5156 handles:2445 hashes:12658 heap_blocks:3905 heaps:18080 inheritance:4781 jobs:9365
 keyed_events:3279 last_error:2229 library_directories:2396 local_storage:6920 locale:20337 locale_data:4325
 locale_formats:4057 locks:15942 mappings:14675 marshalling:4330 message_texts:20249 messages:6835
 module_functions:8146 modules:12919 moving:9966 name_resolution:9806 native_memory:5572 native_runtime:12700

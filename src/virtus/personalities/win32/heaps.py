@@ -6,6 +6,7 @@ from typing import Final
 
 from virtus.personalities.win32 import errors, state, virtual_memory
 from virtus.personalities.win32.heap_blocks import PAGE, Blocks
+from virtus.personalities.win32.modules import RUNTIMES
 from virtus.personalities.win32.process import Process, Thread
 from virtus.personalities.win32.regions import PAGE_READWRITE, Kind, Region
 from virtus.personalities.win32.table import api
@@ -18,6 +19,8 @@ SIZE_ERROR: Final = 0xFFFF_FFFF_FFFF_FFFF
 PROCESS_HEAP_ENTRY: Final = struct.Struct("<QIBBH24x")
 PROCESS_HEAP_ENTRY_BUSY: Final = 4
 CLEAR_STEP: Final = 0x10_0000
+RSP: Final = 4
+"""Its place among general registers; it points to where the function returns to."""
 
 
 class Heap:
@@ -124,10 +127,22 @@ def get_process_heaps(thread: Thread, count: int, result: int) -> int:
     return len(handles)
 
 
+def _is_runtime(thread: Thread) -> bool:
+    """Whether a C runtime that is guest code calls."""
+    modules = thread.process.modules
+    caller = modules.at(thread.memory.u64(thread.engine.context().general[RSP]))
+    return caller is not None and caller.image is not None and caller.name in RUNTIMES
+
+
 @api("HANDLE HeapCreate(DWORD options, SIZE_T initial, SIZE_T maximum)", "kernel32", "kernelbase")
 def heap_create(thread: Thread, options: int, initial: int, maximum: int) -> int:
-    """A heap of its own; with a maximum it does not grow beyond (by more than a chunk)."""
-    process_heap(thread.process)
+    """A heap of its own; with a maximum it does not grow beyond (by more than a chunk).
+
+    A C runtime gets the process's own, as Microsoft's uses that: it is served without us, and lasts as long.
+    """
+    first = process_heap(thread.process)
+    if not options and not maximum and _is_runtime(thread):
+        return first.handle
     try:
         heap = Heap(thread.process, maximum)
     except OSError:
