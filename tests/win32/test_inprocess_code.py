@@ -8,7 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from virtus.vcpus import inprocess_code, inprocess_hot
+from tests.guest_runs import need, virtus
+from tests.win32.compilers import build
+from virtus.vcpus import inprocess_code, inprocess_hot, inprocess_plain
 
 PIECE = re.compile(r'\s*"([0-9a-f]+)"\s+# (.*)')
 PART = re.compile(r'\s+(?:\("(\w+)", \(|"([\w ]+)": \()')
@@ -47,13 +49,14 @@ def test_the_engines_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
-def test_the_hot_functions(tmp_path: Path) -> None:
-    found = parts(inprocess_hot)
-    assert sum(len(names.split()) for names in found) == len(inprocess_hot.CODE)
+@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain])
+def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
+    found = parts(module)
+    assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
     lines: list[str] = []
     for number, pieces in enumerate(found.values()):
         lines += [re.sub(r"\b(slow|again|back|zero|get|done|out)\b", rf"\g<1>_{number}", text) for _, text in pieces]
-    code = b"".join(bytes.fromhex(text) for text in inprocess_hot.CODE_OF.values())
+    code = b"".join(bytes.fromhex(text) for text in module.CODE_OF.values())
     assert assembled(lines, tmp_path) == code
 
 
@@ -64,3 +67,16 @@ def test_every_part_has_its_place() -> None:
     assert stub[1:5] == number.to_bytes(4, "little")
     target = place + 10 + int.from_bytes(stub[6:10], "little", signed=True)
     assert target == inprocess_code.OFFSETS["call"]
+
+
+@pytest.mark.slow
+def test_plain_functions_give_what_those_of_the_personality_give(tmp_path: Path) -> None:
+    need("api-wrapper")
+    program = str(build("plain", tmp_path, "-lmincore"))
+    options = ["--with", "api-wrapper"]
+    quick = virtus("run", *options, "--", program)
+    slow = virtus("run", *options, f"--trace={tmp_path}/trace", "--", program)  # all calls come to us
+    assert (quick.returncode, slow.returncode) == (0, 0), slow.stderr[-1000:]
+    assert len(quick.stdout.splitlines()) > 600
+    assert quick.stdout == slow.stdout
+    assert (tmp_path / "trace").read_text().count("\nWideCharToMultiByte(") >= 600

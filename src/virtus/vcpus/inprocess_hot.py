@@ -7,6 +7,8 @@ TEB (winternl.h), the critical section, and the lock words that `personalities/w
 
 from typing import Final
 
+from virtus.vcpus import inprocess_plain
+
 CODE_OF: Final[dict[str, str]] = {
     "GetLastError RtlGetLastWin32Error": (
         "658b042568000000"  # mov eax, gs:[0x68]
@@ -418,7 +420,9 @@ TAGS: Final = {0x1111111111111101: "malloc", 0x1111111111111102: "calloc", 0x111
 """Numbers in the code in whose place the address of a function of the C library belongs."""
 OWN_TAGS: Final = {0x1111111111111104: "HeapAlloc", 0x1111111111111105: "HeapFree"}
 """And of one of these."""
-CODE: Final[dict[str, bytes]] = {name: bytes.fromhex(text) for names, text in CODE_OF.items() for name in names.split()}
+CODE: Final[dict[str, bytes]] = {
+    name: bytes.fromhex(text) for names, text in (CODE_OF | inprocess_plain.CODE_OF).items() for name in names.split()
+}
 
 
 def with_rest(code: bytes, rest: int) -> bytes:
