@@ -113,3 +113,5 @@ def test_the_catalogue_is_what_the_modules_have() -> None:
     catalogue.load_all()
     there = {name: row.implementation.__module__.rpartition(".")[2] for name, row in FUNCTIONS.items()}
     assert there == catalogue.MODULES, f"run python -m {catalogue.__name__}"
+    dlls = {dll for function in FUNCTIONS.values() for dll in function.dlls}
+    assert dlls == catalogue.DLLS

@@ -1,12 +1,11 @@
 """Which module has which function, known without importing any: a program starts with the modules that it calls.
 
-`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue`. Where a module has changed since, or
-it is wrong about a function, all modules are looked through; so an old one costs time and nothing else.
+`catalogue_data.py` is written by `python -m virtus.personalities.win32.catalogue` whenever a function has come, gone or
+moved, which a test sees to. A function that it does not have is not there: nobody looks through the modules for it.
 """
 
 import importlib
 import os
-from functools import cache
 from typing import Final
 
 from virtus.personalities.win32.table import FUNCTIONS, Function
@@ -14,18 +13,17 @@ from virtus.personalities.win32.table import FUNCTIONS, Function
 PACKAGE: Final = "virtus.personalities.win32"
 
 
-def _written() -> tuple[dict[str, str], frozenset[str], dict[str, int]]:
-    """The module of each function, the libraries, and sizes; nothing where the catalogue has not been written yet."""
+def _written() -> tuple[dict[str, str], frozenset[str]]:
+    """The module of each function, and the libraries; nothing where the catalogue has not been written yet."""
     try:
         from virtus.personalities.win32 import catalogue_data
     except ImportError:
-        return {}, frozenset(), {}
+        return {}, frozenset()
     modules = {name: module for module, names in catalogue_data.FUNCTIONS.items() for name in names.split()}
-    sizes = dict(word.split(":") for word in catalogue_data.SIZES.split())
-    return modules, frozenset(catalogue_data.DLLS.split()), {name: int(size) for name, size in sizes.items()}
+    return modules, frozenset(catalogue_data.DLLS.split())
 
 
-MODULES, DLLS, SIZES = _written()
+MODULES, DLLS = _written()
 _complete = False
 
 
@@ -40,27 +38,11 @@ def load_all() -> None:
         _complete = True
 
 
-def _sizes() -> dict[str, int]:
-    """Of the modules' files: cheaper to compare than what is in them."""
-    with os.scandir(os.path.dirname(__file__)) as entries:
-        files = [entry for entry in entries if entry.name.endswith(".py") and entry.name != "catalogue_data.py"]
-        return {entry.name.removesuffix(".py"): entry.stat().st_size for entry in files}
-
-
-@cache
-def is_current() -> bool:
-    """Whether the modules have the sizes that they had when the catalogue was written."""
-    return _sizes() == SIZES
-
-
 def exists(name: str) -> bool:
-    """Whether a function is served; those in the catalogue are believed."""
-    if name in MODULES or name in FUNCTIONS:
-        return True
-    if is_current():
-        return False
-    load_all()
-    return name in FUNCTIONS
+    """Whether a function is served: the catalogue is believed."""
+    if not MODULES:
+        load_all()
+    return name in MODULES or name in FUNCTIONS
 
 
 def find(name: str) -> Function | None:
@@ -72,7 +54,7 @@ def find(name: str) -> Function | None:
         except ModuleNotFoundError:  # the catalogue is old
             load_all()
         found = FUNCTIONS.get(name)
-    if found is None and (name in MODULES or not is_current()):
+    if found is None and (name in MODULES or not MODULES):
         load_all()
         found = FUNCTIONS.get(name)
     return found
@@ -100,9 +82,8 @@ def source() -> str:
     for module, names in sorted(by_module.items()):
         lines += [f'    "{module}": """', *textwrap.wrap(" ".join(names), 118), '""",']
     dlls = sorted({dll for function in FUNCTIONS.values() for dll in function.dlls})
-    lines += ["}", 'DLLS: Final = """', *textwrap.wrap(" ".join(dlls), 118), '"""']
-    sizes = " ".join(f"{name}:{size}" for name, size in sorted(_sizes().items()))
-    lines += ['SIZES: Final = """', *textwrap.wrap(sizes, 118), '"""', ""]
+    lines += ["}", 'DLLS: Final = """', *textwrap.wrap(" ".join(dlls), 118, break_on_hyphens=False), '"""']
+    lines.append("")
     return "\n".join(lines)
 
 

@@ -340,27 +340,8 @@ setsockopt shutdown socket
 """,
 }
 DLLS: Final = """
-advapi32 api-ms-win-core-memory-l1-1-6 api-ms-win-core-realtime-l1-1-1 api-ms-win-core-synch-l1-2-0 api-ms-win-core-
-winrt-l1-1-0 api-ms-win-downlevel-shell32-l1-1-0 bcrypt bcryptprimitives combase crypt32 cryptbase dbghelp iphlpapi
-kernel32 kernelbase msvcrt mswsock normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32 shell32 shfolder
-shlwapi ucrtbase user32 userenv version winmm ws2_32
-"""
-SIZES: Final = """
-__init__:80 accounts:9192 barriers:4583 catalogue:5422 change_notifications:9620 characters:7688 code_pages:6512
-command_line:2898 completion:14810 component_objects:9529 console:18028 console_control:11645 console_input:12720
-crash:4081 crt:14968 crt_format:5049 crt_streams:12164 descriptors:4263 desktop:8657 directories:9503
-directory_entries:3479 drives:1328 environment:8769 errors:4012 exceptions:17427 fibers:7138 file_changes:6534
-file_information:10573 file_locks:6897 file_objects:7089 file_time:5200 file_transfer:11237 files:12664 guest:6199
-handle_functions:5156 handles:2445 hashes:12658 heap_blocks:3905 heaps:18080 inheritance:4781 jobs:9365
-keyed_events:3279 last_error:2229 library_directories:2396 local_storage:6920 locale:20337 locale_data:4325
-locale_formats:4057 locks:15942 mappings:14675 marshalling:4330 message_texts:20249 messages:6835
-module_functions:8146 modules:12919 moving:9966 name_resolution:9806 native_memory:5572 native_runtime:12700
-nt_files:19378 nt_volumes:5121 ntstatus:6665 once:3600 ordinals:1588 path_functions:12929 paths:7484 pipes:21851
-process:3141 process_accounting:11465 process_blocks:8008 process_functions:7018 processes:18239 processors:6918
-random_bytes:1776 regions:5708 registry:19554 registry_defaults:6654 registry_enumeration:7144 registry_hive:7697
-reparse_points:5059 resources:6538 security:15011 security_identifiers:3321 sharing:2473 shell:11779 snapshots:6153
-socket_addresses:6118 socket_overlapped:8740 socket_transfer:16699 sockets:6978 startup:5793 state:928
-string_functions:9531 strings:19682 synchronisation:19856 system_information:18755 table:7535 text:3753
-thread_pool:15357 threads:18086 time:16782 time_zones:10850 timer_queues:4817 unwind:5733 virtual_memory:18229
-volumes:6796 waiting:13564 wildcards:2840 winsock:17504
+advapi32 api-ms-win-core-memory-l1-1-6 api-ms-win-core-realtime-l1-1-1 api-ms-win-core-synch-l1-2-0
+api-ms-win-core-winrt-l1-1-0 api-ms-win-downlevel-shell32-l1-1-0 bcrypt bcryptprimitives combase crypt32 cryptbase
+dbghelp iphlpapi kernel32 kernelbase msvcrt mswsock normaliz ntdll ole32 oleaut32 powrprof psapi rpcrt4 secur32
+shell32 shfolder shlwapi ucrtbase user32 userenv version winmm ws2_32
 """
