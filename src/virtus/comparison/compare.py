@@ -3,16 +3,18 @@
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from virtus.comparison import machines
 from virtus.comparison.candidates import SCRATCH, Candidate, Place, candidates
 from virtus.comparison.guardian import Guardian
 from virtus.comparison.measure import Run, measure
 from virtus.errors import UsageError
+from virtus.machine.machine_spec import MachineSpec
 from virtus.machine.spec import GuestSpec
 from virtus.records import dataclass, field, replace
 
@@ -77,12 +79,46 @@ def compare(
 
     Raises UsageError for unknown names and for a guest that does not run natively.
     """
+    environment = os.environ if spec.env is None else spec.env
+    return _compare(
+        list(spec.argv), lambda place: candidates(spec, place, wanted), environment, runs, warm_up, progress, processors
+    )
+
+
+def compare_machines(
+    spec: MachineSpec,
+    *,
+    wanted: Sequence[str] | None = None,
+    runs: int = 5,
+    warm_up: int = 1,
+    progress: Progress | None = None,
+    processors: frozenset[int] | None = None,
+) -> Comparison:
+    """The same for a system, which is to power off by itself, under techniques that boot systems and QEMU.
+
+    Disks are as they were afterwards. Raises UsageError for unknown names, and where nothing can boot the guest.
+    """
+    return _compare(
+        [str(spec.kernel)], lambda place: machines.candidates(spec, place, wanted), os.environ, runs, warm_up,
+        progress, processors,
+    )  # fmt: skip
+
+
+def _compare(
+    words: list[str],
+    find: Callable[[Place], tuple[list[Candidate], list[tuple[str, str]]]],
+    given: Mapping[str, str],
+    runs: int,
+    warm_up: int,
+    progress: Progress | None,
+    processors: frozenset[int] | None,
+) -> Comparison:
     with tempfile.TemporaryDirectory(prefix="virtus-compare-") as name, Guardian(Path(name)) as guardian:
         place = Place(Path(name))
         place.base.chmod(0o755)
         place.clean()
-        runnable, missing = candidates(spec, place, wanted)
-        environment = {**(os.environ if spec.env is None else spec.env), SCRATCH: str(place.scratch)}
+        runnable, missing = find(place)
+        environment = {**given, SCRATCH: str(place.scratch)}
         rounds: list[dict[str, tuple[Run, dict[str, Any]]]] = []
         total, done = len(runnable) * (runs + warm_up), 0
         for number in range(runs + warm_up):
@@ -101,7 +137,7 @@ def compare(
     calls = next((sum(found.values()) for found in counted if found), None)
     reference = runnable[0].name
     results_in_order = [_summary(candidate.name, reference, rounds, calls) for candidate in runnable]
-    return Comparison(list(spec.argv), runs, results_in_order, missing, calls, reference)
+    return Comparison(words, runs, results_in_order, missing, calls, reference)
 
 
 def _one(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from virtus.machine.machine_spec import MachineSpec
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
 from virtus.records import dataclass
@@ -33,6 +34,17 @@ class Technique(Protocol):
     def run(self, spec: GuestSpec, *, meter: bool = False) -> Report:
         """Run the guest to its end on the caller's standard streams; raises VirtusError where it cannot start."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePeer:
+    """An outside program that boots systems; `command` gives the argument vector that boots one, without a terminal."""
+
+    name: str
+    package: str  # Debian's
+    summary: str
+    probe: Callable[[], Availability]
+    command: Callable[[MachineSpec], list[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Which technique fits a guest."""
 
 import os
+from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotRunnable, UsageError
@@ -28,6 +29,17 @@ SYSTEMS: Final = {Kind.KERNEL, Kind.MULTIBOOT, Kind.DISK, Kind.CDROM}
 def is_system(guest: Guest) -> bool:
     """Whether it is an operating system, to be booted on a machine of its own."""
     return guest.kind in SYSTEMS
+
+
+def that_boot(image: Path) -> tuple[str, frozenset[str]]:
+    """What an image is, and the techniques for it; raises GuestNotFound or GuestNotRunnable."""
+    guest = identify(image)
+    if guest.kind is Kind.KERNEL:
+        names = {"hvm", "paravirt"} if guest.bits == 64 else {"prescan"}
+        return f"{guest.bits}-bit kernel", frozenset(names)
+    if not is_system(guest):
+        raise GuestNotRunnable(f"booting {image}", f"a {guest.kind.value}, no system")
+    return guest.kind.value, frozenset({"prescan"})
 
 
 def is_deck(guest: Guest) -> bool:
