@@ -12,16 +12,20 @@ from tests.hvm.nested import NestedHost
 from tests.xen import kernels
 
 MODULES = ("virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio-rng", "virtio_balloon", "failover",
-           "net_failover", "virtio_net")  # fmt: skip
+           "net_failover", "virtio_net", "virtio_console")  # fmt: skip
 GUEST = """
 echo $(grep -c ^processor /proc/cpuinfo) processors, $(cat /sys/class/dmi/id/nothing 2>/dev/null)hello
-[ -b /dev/vda ] && sha256sum /dev/vda && echo written | dd of=/dev/vda conv=fsync 2>/dev/null
+awk '/MemTotal/ {print $2, "kB in all"}' /proc/meminfo
+grep -q then=write /proc/cmdline || { [ -b /dev/vda ] && sha256sum /dev/vda && echo written | dd of=/dev/vda conv=fsync 2>/dev/null; }
 [ -d /sys/class/net/eth0 ] && ip addr add 10.8.0.2/24 dev eth0 && ip link set eth0 up && until ping -c 1 -W 1 10.8.0.1 >/dev/null; do :; done && echo reached
 for word in $(cat /proc/cmdline); do
   case $word in
     then=off) poweroff -f ;;
     then=reboot) reboot -f ;;
     then=crash) echo c >/proc/sysrq-trigger ;;
+    then=console) echo through hvc >/dev/hvc0; read -r line </dev/hvc0; echo "got $line"; poweroff -f ;;
+    then=write) number=0; while :; do number=$((number + 1))
+      echo $number | dd of=/dev/vda bs=512 seek=$number conv=notrunc,fsync 2>/dev/null && echo certain $number; done ;;
     then=stay) while :; do echo beat; awk '/MemTotal/ {print "memory", $2}' /proc/meminfo; sleep 0.3; done ;;
   esac
 done
@@ -89,6 +93,41 @@ def test_it_is_on_a_switch_and_under_control(host: NestedHost) -> None:
     assert host.virtus("domain destroy blue")[1] == 0
     shown = host.run("until grep -q ended /tmp/shown; do sleep 0.2; done; tail -1 /tmp/shown")[0]
     assert re.search(r"ended 137", shown)
+
+
+def test_a_console_of_virtio_s_is_shown_and_typed_at(host: NestedHost) -> None:
+    words = f"--with hvm --append 'quiet console=ttyS0 console=hvc0 then=console' {KERNEL}"
+    typing = "(until grep -q through /tmp/shown; do sleep 0.2; done; echo some words; sleep 60)"
+    host.run(f"{typing} | python3 -P -m virtus run {words} >/tmp/shown 2>&1")
+    shown = host.run("cat /tmp/shown")[0]
+    assert "through hvc" in shown
+    assert "got some words" in shown
+
+
+def test_more_memory_than_fits_below_the_devices(host: NestedHost) -> None:
+    shown, status = host.virtus(f"run --with hvm --memory 5G --append 'quiet then=off' {KERNEL}")
+    assert status == 0, shown
+    (found,) = re.findall(r"(\d+) kB in all", shown)
+    assert int(found) > 4.5 * (1 << 20)
+
+
+def test_linux_goes_on_where_it_was_saved(host: NestedHost) -> None:
+    host.run("head -c 1048576 /dev/zero >/tmp/saving")
+    words = f"--with hvm --cpus 2 --memory 128M --name green --disk /tmp/saving --append 'quiet then=write' {KERNEL}"
+    host.run(f"(python3 -P -m virtus run {words} </dev/null >/tmp/shown 2>&1; echo ended $? >>/tmp/shown) &")
+    host.run("until grep -q 'certain 5' /tmp/shown; do sleep 0.2; done")
+    shown, status = host.virtus("domain save green /tmp/saved")
+    assert status == 0, shown
+    shown = host.run("until grep -q ended /tmp/shown; do sleep 0.2; done; tail -1 /tmp/shown")[0]
+    assert "ended 0" in shown
+    last = int(re.findall(r"certain (\d+)", host.run("cat /tmp/shown")[0])[-1])
+    host.run("(python3 -P -m virtus domain restore /tmp/saved </dev/null >/tmp/shown2 2>&1) &")
+    host.run(f"until grep -q 'certain {last + 5}' /tmp/shown2; do sleep 0.2; done")
+    assert host.virtus("domain destroy green")[1] == 0
+    assert re.findall(r"certain (\d+)", host.run("cat /tmp/shown2")[0])[0] == str(last + 1)
+    content = host.fetch("/tmp/saving")
+    for number in range(1, last + 6):
+        assert content[512 * number :].startswith(b"%d\n" % number)
 
 
 def _encoded() -> str:

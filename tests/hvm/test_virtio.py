@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hvm.driver import SIZE, Driver, Wire
+from tests.hvm.driver import SIZE, TABLE, Driver, Wire
 from virtus.devices import offload
 from virtus.devices.disk import Disk
 from virtus.devices.virtio import block, mmio, network
-from virtus.devices.virtio.balloon import DEFLATE, INFLATE, Balloon
+from virtus.devices.virtio.balloon import DEFLATE, INFLATE, MUST_TELL_HOST, Balloon
 from virtus.devices.virtio.block import Block
+from virtus.devices.virtio.console import MOST_TYPED, RECEIVE, SEND, VirtioConsole
 from virtus.devices.virtio.device import VERSION_1
 from virtus.devices.virtio.exclusion import DeviceMemory, Excluded
 from virtus.devices.virtio.mmio import Transport
@@ -276,3 +277,125 @@ def test_a_driver_s_way_to_a_working_device(memory: GuestMemory) -> None:
     again = Transport(Entropy(memory), 0xD0000000, lambda: None)
     again.load(saved)
     assert again.save() == saved
+
+
+# A console
+
+
+def test_what_is_sent_is_shown_and_what_is_typed_waits_for_room(memory: GuestMemory) -> None:
+    shown = bytearray()
+    device = VirtioConsole(memory, shown.extend, lambda: (80, 25))
+    assert device.config()[:4] == struct.pack("<HH", 80, 25)
+    sending = Driver(memory, device, SEND)
+    sending.request(b"hello ", b"there")
+    assert shown == b"hello there"
+    device.type(b"typed by somebody")
+    assert not device.poll()  # no room yet
+    receiving = Driver(memory, device, RECEIVE)
+    places = [receiving.offer(5)[0], receiving.offer(100)[0]]
+    assert device.poll()
+    used = receiving.used()
+    assert [size for _, size in used] == [5, 12]
+    assert b"".join(bytes(memory.bytes[at : at + n]) for at, (_, n) in zip(places, used, strict=True)) == (
+        b"typed by somebody"
+    )
+    assert not device.poll()
+
+
+def test_a_console_takes_only_so_much_and_survives_buffers_without_room(memory: GuestMemory) -> None:
+    device = VirtioConsole(memory, lambda data: None, lambda: (0, 0))
+    assert not device.features & 1  # there is no size to tell
+    assert device.wants_more
+    device.type(bytes(MOST_TYPED))
+    assert not device.wants_more
+    receiving = Driver(memory, device, RECEIVE)
+    receiving.offer(b"not to be written to")
+    assert device.poll()
+    assert device.wants_more
+
+
+def test_a_terminal_s_new_size_is_told(memory: GuestMemory) -> None:
+    sizes = [(80, 25), (80, 25), (132, 50)]
+    device = VirtioConsole(memory, lambda data: None, lambda: sizes.pop(0))
+    assert not device.resized()
+    assert device.resized()
+    assert device.config()[:4] == struct.pack("<HH", 132, 50)
+
+
+# What no device may reach
+
+
+def test_rings_belong_to_their_device_alone(memory: GuestMemory) -> None:
+    first, second = Entropy(memory), Entropy(memory)
+    second.memory.shared = first.memory.shared
+    driver = Driver(memory, first)
+    queue = first.queues[0]
+    for address in (queue.descriptors, queue.available, queue.used):
+        with pytest.raises(Excluded, match="not the device's"):
+            second.memory.view(address, 8)
+        assert len(first.memory.view(address, 8)) == 8
+    end = queue.descriptors + DESCRIPTOR.size * SIZE
+    assert len(second.memory.view(end, PAGE - DESCRIPTOR.size * SIZE)) > 0  # the rest of the page is not the ring's
+    with pytest.raises(Excluded):
+        second.memory.view(end - 1, 2)
+    assert len(driver.request(16)[0]) == 16
+    first.reset()
+    assert len(second.memory.view(queue.descriptors or TABLE, 8)) == 8
+    Driver(memory, second)  # at the same place, which is free now
+    assert first.memory.violations == 0
+
+
+def test_two_devices_cannot_share_a_ring(memory: GuestMemory) -> None:
+    first, second = Entropy(memory), Entropy(memory)
+    second.memory.shared = first.memory.shared
+    Driver(memory, first)
+    with pytest.raises(BadRing, match="not the device's"):
+        Driver(memory, second)
+
+
+def test_what_the_balloon_has_is_nobody_s_until_it_is_taken_back(memory: GuestMemory) -> None:
+    balloon, entropy = Balloon(memory), Entropy(memory)
+    entropy.memory.shared = balloon.memory.shared
+    balloon.accepted = MUST_TELL_HOST
+    blowing, letting = Driver(memory, balloon, INFLATE), Driver(memory, balloon, DEFLATE)
+    blowing.request(struct.pack("<2I", 700, 701))
+    for address in (700 * PAGE, 701 * PAGE + 5):
+        with pytest.raises(Excluded):
+            entropy.memory.view(address, 8)
+    saved = balloon.save()
+    assert saved["given"] == [(700, 2)]
+    letting.request(struct.pack("<I", 700))
+    assert len(entropy.memory.view(700 * PAGE, PAGE)) == PAGE
+    balloon.reset()
+    assert len(entropy.memory.view(701 * PAGE, PAGE)) == PAGE
+    balloon.load(saved)
+    with pytest.raises(Excluded):
+        entropy.memory.view(700 * PAGE, 1)
+    balloon.reset()
+
+
+def test_a_driver_that_does_not_tell_keeps_its_memory_reachable(memory: GuestMemory) -> None:
+    balloon = Balloon(memory)
+    Driver(memory, balloon, INFLATE).request(struct.pack("<I", 700))
+    assert len(balloon.memory.view(700 * PAGE, PAGE)) == PAGE
+
+
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 4), st.integers(-2, 20 * PAGE), st.integers(-1, 3 * PAGE))
+def test_memory_has_one_place_for_each_address_and_none_in_the_hole(
+    pages: int, hole_at: int, hole: int, address: int, size: int
+) -> None:
+    made = GuestMemory(pages * PAGE, "test", hole=(hole_at * PAGE, (hole_at + hole) * PAGE))
+    try:
+        there = {at for start, length in made.ranges for at in range(start // PAGE, (start + length) // PAGE)}
+        assert len(there) == pages
+        assert not there & set(range(hole_at, hole_at + hole)) or pages <= hole_at
+        touched = set(range(address // PAGE, (address + max(size, 1) - 1) // PAGE + 1))
+        try:
+            place = made.place(address, size)
+        except IndexError:
+            assert size <= 0 or not touched <= there or not hole or (touched & {hole_at - 1} and touched & {hole_at})
+        else:
+            assert place + size <= made.size
+            assert size == 0 or touched <= there
+    finally:
+        made.close()

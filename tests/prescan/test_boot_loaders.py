@@ -86,7 +86,7 @@ def test_memtest_tests_memory(tmp_path: Path) -> None:
         machine.wait()
         machine.stdout.close()
     text = output.decode("latin1")
-    assert set(re.findall(r"#(\d+) ", text)) >= {"0", "6"}  # short ones are not always shown
+    assert set(re.findall(r"#(\d+) ", text)) >= {"0", "3", "4", "5", "6"}
     assert set(re.findall(r"Errors: (\d+)", text)) == {"0"}
     assert machine.returncode == 143
 

@@ -37,6 +37,14 @@ class Console:
             except termios.error:
                 pass  # in the background
 
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal where it is shown, (0, 0) where that is none."""
+        try:
+            columns, rows = os.get_terminal_size(self._out)
+        except OSError:
+            return 0, 0
+        return columns, rows
+
     def descriptors(self) -> list[int]:
         """What becomes readable when something is typed."""
         own = [] if self._ended else [self._in]

@@ -14,13 +14,18 @@ class GuestMemory:
     """`size` bytes of zeroed physical memory. Bounds are checked by the views themselves: IndexError beyond the end.
 
     `bytes` and `words` (64-bit) are writable views of the same memory; the host gives it page by page as it is touched.
-    `devices` is a view of what lies behind it in the same file: memory of devices that a guest may see, too.
+    `devices` is a view of what lies behind it in the same file: memory of devices that a guest may see, too. Physical
+    addresses may have a `hole` (its start and end) for devices: what does not fit below it has its addresses behind it,
+    and `place` says where in the views an address is.
     """
 
-    def __init__(self, size: int, name: str = "guest", *, devices: int = 0) -> None:
+    def __init__(
+        self, size: int, name: str = "guest", *, devices: int = 0, hole: tuple[int, int] | None = None
+    ) -> None:
         if size <= 0 or size % PAGE or devices < 0 or devices % PAGE:
             raise ValueError("guest memory is a positive number of pages")
         self.size = size
+        self.low_size, self._high_start = hole if hole is not None and hole[0] < size else (size, size)
         self.fd = os.memfd_create(f"virtus-{name}", os.MFD_CLOEXEC)
         try:
             os.ftruncate(self.fd, size + devices)
@@ -36,6 +41,21 @@ class GuestMemory:
         pin = ctypes.c_char.from_buffer(self._mapping)
         self.address = ctypes.addressof(pin)
         del pin
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """Where there is memory: physical addresses and sizes."""
+        high = [(self._high_start, self.size - self.low_size)] if self.low_size < self.size else []
+        return [(0, self.low_size), *high]
+
+    def place(self, address: int, size: int) -> int:
+        """The place of `size` bytes at a physical address; raises IndexError where there is no memory for them."""
+        if address >= 0 and size >= 0 and address + size <= self.low_size:
+            return address
+        place = address - self._high_start + self.low_size
+        if size < 0 or place < self.low_size or place + size > self.size:
+            raise IndexError(f"{size} bytes at {address:#x}, where there is no memory")
+        return place
 
     @property
     def frames(self) -> int:

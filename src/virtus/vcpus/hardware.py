@@ -8,11 +8,12 @@ import fcntl
 import signal
 import struct
 import threading
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from virtus.errors import HostLacks, MachineBroken
 from virtus.exits import Exit, Reason
-from virtus.host import kvm, kvm_devices
+from virtus.host import kvm, kvm_devices, kvm_state
 from virtus.memory.guest_memory import GuestMemory
 
 KICK: Final = signal.SIGRTMIN
@@ -46,13 +47,32 @@ class HardwareMachine:
             raise HostLacks(doing, f"/dev/kvm: {error.strerror}", "see `virtus doctor`") from error
         self.vcpus: list[HardwareVcpu] = []
         try:
-            self.vm.set_memory(0, 0, memory.size, memory.address)
+            for slot, (start, size) in enumerate(memory.ranges):
+                self.vm.set_memory(slot, start, size, memory.address + memory.place(start, size))
             kvm_devices.make_interrupt_controllers(self.vm)
             supported = kvm_devices.supported_cpuid(self.vm)
             self.vcpus.extend(HardwareVcpu(self, number, count, supported) for number in range(count))
         except OSError as error:
             self.close()
             raise HostLacks(doing, f"KVM: {error.strerror or error}") from error
+
+    def save(self) -> dict[str, Any]:
+        """All of its state but the memory, as plain data. No processor runs, and each has `settled`. Raises OSError."""
+        return {
+            "machine": _as_text(kvm_state.get_machine(self.vm)),
+            "processors": [_as_text(kvm_state.get_processor(self.vm, vcpu.processor)) for vcpu in self.vcpus],
+            "features": _features(kvm_devices.supported_cpuid(self.vm)),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """What `save` gave; raises NotRestored where this host has other processors, OSError, KeyError, ValueError."""
+        for name, words in dict(saved["features"]).items():
+            here = _features(kvm_devices.supported_cpuid(self.vm)).get(name, [0] * len(words))
+            if any(int(word) & ~own for word, own in zip(words, here, strict=True)):
+                raise kvm_state.NotRestored(f"it has features of CPUID leaf {name} that are missing here")
+        for vcpu, state in zip(self.vcpus, saved["processors"], strict=True):
+            kvm_state.set_processor(self.vm, vcpu.processor, _as_bytes(state))
+        kvm_state.set_machine(self.vm, _as_bytes(saved["machine"]))
 
     def close(self) -> None:
         """Give it back, when no processor runs any more. May be called twice."""
@@ -112,6 +132,10 @@ class HardwareVcpu:
         self.processor.admit_signals({KICK})
         self._ident = threading.get_ident()
 
+    def settle(self) -> None:
+        """Have the next `run` only finish what the last exit began, and come out, with Reason.EVENT if that is all."""
+        self._shared[kvm.RUN_IMMEDIATE_EXIT] = 1
+
     def kick(self) -> None:
         """Have it come out soon, with Reason.EVENT. Any thread may ask."""
         self._shared[kvm.RUN_IMMEDIATE_EXIT] = 1
@@ -164,6 +188,24 @@ class HardwareVcpu:
         """See Vcpu."""
         self.counters.close()
         self.processor.close()
+
+
+FEATURES: Final = {"1": (5, 6), "7": (4, 5, 6), "13": (3,), "2147483649": (5, 6)}
+"""CPUID leaves that say what a processor can do, and which words of an entry: EAX is the fourth."""
+
+
+def _features(supported: list[list[int]]) -> dict[str, list[int]]:
+    """What this host's processors can do for a guest."""
+    return {str(entry[0]): [entry[at] for at in FEATURES[str(entry[0])]]
+            for entry in supported if str(entry[0]) in FEATURES and not entry[1]}  # fmt: skip
+
+
+def _as_text(state: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: data.hex() for name, data in state.items()}
+
+
+def _as_bytes(state: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: bytes.fromhex(data) for name, data in dict(state).items()}
 
 
 def _cpuid(supported: list[list[int]], number: int, count: int) -> list[list[int]]:

@@ -1,6 +1,7 @@
 """What all virtio devices have in common: features, a configuration, queues, and what happens when they fail."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from virtus.devices.virtio.exclusion import DeviceMemory
 from virtus.devices.virtio.queue import BadRing, Queue
@@ -60,6 +61,15 @@ class Device:
     def poll(self) -> bool:
         """Serve what comes from outside; whether to interrupt the driver."""
         return False
+
+    # what a saved machine keeps beside registers and queues
+
+    def save(self) -> dict[str, Any]:
+        """What the device itself knows, as plain data."""
+        return {}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """What `save` gave; raises KeyError, TypeError or ValueError."""
 
     def flush(self) -> None:
         """What was acknowledged survives the end of this process."""

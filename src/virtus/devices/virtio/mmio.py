@@ -42,14 +42,18 @@ class Transport:
             "registers": [self._status, self._interrupts, self._queue, self._device_half, self._driver_half],
             "accepted": self.device.accepted,
             "queues": [queue.save() for queue in self.device.queues],
+            "broken": self.device.broken,
+            "own": self.device.save(),
         }
 
     def load(self, saved: dict[str, Any]) -> None:
-        """What `save` gave; raises BadRing or ValueError."""
-        self._status, self._interrupts, self._queue, self._device_half, self._driver_half = saved["registers"]
-        self.device.accepted = saved["accepted"]
+        """What `save` gave; raises BadRing, KeyError, TypeError or ValueError."""
+        registers = [int(one) & MASK32 for one in saved["registers"]]
+        self._status, self._interrupts, self._queue, self._device_half, self._driver_half = registers
+        self.device.accepted, self.device.broken = int(saved["accepted"]), str(saved["broken"])
         for queue, known in zip(self.device.queues, saved["queues"], strict=True):
-            queue.load(known)
+            queue.load([int(one) for one in known])
+        self.device.load(saved["own"])
 
     def read(self, offset: int, size: int) -> int:
         """What the driver reads."""

@@ -1,7 +1,8 @@
 """A network card (virtio 1.2, 5.1), plugged into a link; check sums and segmenting go through it as they are."""
 
 import struct
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from virtus.devices import offload
 from virtus.devices.network import MOST_FRAME, Link
@@ -16,6 +17,7 @@ MERGEABLE: Final = 1 << 15
 RECEIVE, SEND = 0, 1
 HEADER: Final = offload.HEADER.size + 2  # with the number of buffers (5.1.6)
 MOST_AT_ONCE: Final = 64
+ADDRESS_BYTES: Final = 6
 
 
 class Network(Device):
@@ -39,6 +41,16 @@ class Network(Device):
         """See Device."""
         super().reset()
         self._waiting = None
+
+    def save(self) -> dict[str, Any]:
+        """See Device: a card that goes on elsewhere is the same card."""
+        return {"address": self._address.hex()}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """See Device."""
+        self._address = bytes.fromhex(saved["address"])
+        if len(self._address) != ADDRESS_BYTES:
+            raise ValueError("an Ethernet address of other than six bytes")
 
     def serve(self, number: int) -> bool:
         """See Device."""

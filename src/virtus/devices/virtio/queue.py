@@ -57,6 +57,7 @@ class Queue:
 
     def reset(self) -> None:
         """As after power-on."""
+        self._memory.release_rings(self)
         self.size = MOST
         self.ready = False
         self.descriptors = self.available = self.used = 0
@@ -66,11 +67,13 @@ class Queue:
         """The driver says that it is ready; raises BadRing for rings that cannot be."""
         if not 0 < self.size <= MOST or self.size & (self.size - 1):
             raise BadRing(f"a queue of {self.size}")
+        self._memory.release_rings(self)
         try:
-            self._table = self._memory.view(self.descriptors, DESCRIPTOR.size * self.size)
-            self._available = self._memory.view(self.available, 6 + 2 * self.size)
-            self._used = self._memory.view(self.used, 6 + USED.size * self.size)
+            self._table = self._memory.ring(self.descriptors, DESCRIPTOR.size * self.size, self)
+            self._available = self._memory.ring(self.available, 6 + 2 * self.size, self)
+            self._used = self._memory.ring(self.used, 6 + USED.size * self.size, self)
         except Excluded as error:
+            self._memory.release_rings(self)
             raise BadRing(str(error)) from error
         self.ready = True
 

@@ -1,10 +1,11 @@
 """The board: what is at which port and address, and how it ends. Its processors and its devices meet under one lock."""
 
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from virtus.devices.console import Console
+from virtus.devices.virtio.console import VirtioConsole
 from virtus.devices.virtio.device import Device
 from virtus.devices.virtio.mmio import SIZE, Transport
 from virtus.exits import Exit, Reason
@@ -12,8 +13,9 @@ from virtus.host.kvm import EXIT_NAMES
 from virtus.personalities.virtual_pc import acpi_tables
 from virtus.personalities.virtual_pc.serial import SerialPort
 
+HOLE: Final = (0xC0000000, 1 << 32)
+"""Physical addresses without memory: for devices, and for the interrupt controllers."""
 DEVICES_AT: Final = 0xD0000000
-MOST_MEMORY: Final = 0xC0000000
 FIRST_LINE: Final = 5
 LINES: Final = (5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 """Interrupt lines of the I/O APIC for virtio: without the timer's, the serial port's, and those of old chips."""
@@ -25,17 +27,30 @@ STATUS_OF_ESCAPE: Final = 130
 
 
 class Board:
-    """See Personality. `lines` raise an interrupt line each; `stopped` is called once, when the machine ends."""
+    """See Personality. `lines` raise an interrupt line each; `stopped` is called once, when the machine ends.
+
+    What is typed goes to the virtio console where `typed_at` is that, to the serial port where it is None.
+    """
 
     def __init__(
-        self, console: Console, devices: list[Device], lines: list[Callable[[], None]], serial_line: Callable[[], None]
+        self,
+        console: Console,
+        devices: list[Device],
+        lines: list[Callable[[], None]],
+        serial_line: Callable[[], None],
+        typed_at: VirtioConsole | None = None,
     ) -> None:
         self.lock = threading.RLock()
         self._console = console
+        shared = devices[0].memory.shared if devices else None
+        for device in devices:
+            assert shared is not None
+            device.memory.shared = shared
         self.transports = [
             Transport(device, DEVICES_AT + SIZE * number, lines[number]) for number, device in enumerate(devices)
         ]
         self.serial = SerialPort(console.write, serial_line)
+        self._typed_at = typed_at or self.serial
         self.ended, self.status = "", 0
         self.stopped: Callable[[], None] = lambda: None
 
@@ -101,21 +116,53 @@ class Board:
         else:
             exit.value = transport.read(offset, exit.size)
 
+    def excluded(self) -> int:
+        """How often a device was told to use memory that is not its."""
+        return sum(transport.device.memory.violations for transport in self.transports)
+
+    def save(self) -> dict[str, Any]:
+        """Everything that drivers have set and devices know, as plain data; disks are flushed. Raises OSError."""
+        with self.lock:
+            for transport in self.transports:
+                transport.device.flush()
+            return {"serial": self.serial.save(), "devices": [transport.save() for transport in self.transports]}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """What `save` gave, of a board with the same devices; raises BadRing, KeyError, TypeError or ValueError."""
+        with self.lock:
+            self.serial.load(saved["serial"])
+            for transport, state in zip(self.transports, saved["devices"], strict=True):
+                transport.load(state)
+
+    def look_everywhere(self) -> None:
+        """Serve every queue, whether its driver's notification has come or was lost with the machine it was made on."""
+        with self.lock:
+            for transport in self.transports:
+                for number in range(len(transport.device.queues)):
+                    transport.notified(number)
+
     # what comes from outside
 
     def poll(self) -> None:
         """Look at the console and at the devices."""
         with self.lock:
-            if self.serial.wants_more:
+            if self._typed_at.wants_more:
                 typed = self._console.read()
                 if typed:
-                    self.serial.type(typed)
+                    self._typed_at.type(typed)
             if self._console.escaped:
                 self.end("destroyed by its user", STATUS_OF_ESCAPE)
             for transport in self.transports:
                 transport.poll()
 
+    def terminal_resized(self) -> None:
+        """The user's terminal may have another size now."""
+        with self.lock:
+            for transport in self.transports:
+                if isinstance(transport.device, VirtioConsole) and transport.device.resized():
+                    transport.configuration_changed()
+
     def descriptors(self) -> list[int]:
         """What becomes readable when there is something to `poll` for."""
-        typed = self._console.descriptors() if self.serial.wants_more else []
+        typed = self._console.descriptors() if self._typed_at.wants_more else []
         return typed + [fd for transport in self.transports for fd in transport.device.descriptors()]

@@ -29,19 +29,24 @@ def lay_reset_vector(memory: GuestMemory) -> None:
     memory.bytes[RESET_VECTOR : RESET_VECTOR + len(RESET_CODE)] = RESET_CODE
 
 
+def usable_ranges(memory: GuestMemory) -> list[tuple[int, int]]:
+    """What of the memory is the kernel's, by address and size: not the tables and the rest of a PC below HIGH_START."""
+    return [(0, LOW_END), (HIGH_START, memory.low_size - HIGH_START), *memory.ranges[1:]]
+
+
 def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str, tables: dict[int, bytes]) -> int:
     """Put all into memory; the entry, to be called with START_AT in EBX. Raises NotLoadable."""
     note = kernel.notes.get(NOTE_PVH)
     if note is None:
         raise NotLoadable("a kernel without an entry for virtual machines (CONFIG_PVH, Linux 4.21)")
     entry = int.from_bytes(note, "little")
-    if kernel.end > memory.size or entry >= memory.size:
+    if kernel.end > memory.low_size or entry >= memory.low_size:
         raise NotLoadable(f"it needs more than {memory.size >> 20} MiB of memory")
     for segment in kernel.segments:
         if segment.physical < HIGH_START:
             raise NotLoadable("a kernel for the first megabyte")
         memory.bytes[segment.physical : segment.physical + len(segment.data)] = segment.data
-    ramdisk_at = (memory.size - len(ramdisk)) // PAGE * PAGE
+    ramdisk_at = (memory.low_size - len(ramdisk)) // PAGE * PAGE
     if ramdisk_at < kernel.end:
         raise NotLoadable(f"kernel and ramdisk need more than {memory.size >> 20} MiB of memory")
     memory.bytes[ramdisk_at : ramdisk_at + len(ramdisk)] = ramdisk
@@ -49,7 +54,7 @@ def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str,
     if len(words) > MOST_COMMAND:
         raise NotLoadable(f"a command line of {len(words)} bytes; at most {MOST_COMMAND} fit")
     memory.bytes[COMMAND_AT : COMMAND_AT + len(words)] = words
-    ranges = [(0, LOW_END), (HIGH_START, memory.size - HIGH_START)]
+    ranges = usable_ranges(memory)
     for number, (start, size) in enumerate(ranges):
         RANGE.pack_into(memory.bytes, RANGES_AT + RANGE.size * number, start, size, USABLE, 0)
     MODULE.pack_into(memory.bytes, MODULES_AT, ramdisk_at, len(ramdisk), 0, 0)

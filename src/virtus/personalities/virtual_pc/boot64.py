@@ -9,7 +9,14 @@ from typing import Final
 from virtus.guests.elf import NotLoadable
 from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.personalities.virtual_pc import acpi_tables
-from virtus.personalities.virtual_pc.boot import COMMAND_AT, HIGH_START, LOW_END, MOST_COMMAND, USABLE, lay_reset_vector
+from virtus.personalities.virtual_pc.boot import (
+    COMMAND_AT,
+    HIGH_START,
+    MOST_COMMAND,
+    USABLE,
+    lay_reset_vector,
+    usable_ranges,
+)
 
 HEADER_AT, HEADER_SIZE = 0x1F1, 0x290 - 0x1F1  # the setup header, in the image and in the zero page
 SETUP_SECTORS_AT, MAGIC_AT, VERSION_AT, LOAD_FLAGS_AT = 0x1F1, 0x202, 0x206, 0x236
@@ -44,7 +51,7 @@ def load(memory: GuestMemory, image: bytes, ramdisk: bytes, command: str, tables
     preferred: int = struct.unpack_from("<Q", image, PREFERRED_AT)[0]
     kernel = memoryview(image)[start:]
     end = preferred + max(room, len(kernel))
-    ramdisk_at = (memory.size - len(ramdisk)) // PAGE * PAGE
+    ramdisk_at = (memory.low_size - len(ramdisk)) // PAGE * PAGE
     if preferred < HIGH_START or not kernel:
         raise NotLoadable("a kernel for the first megabyte, or a truncated one")
     if end > ramdisk_at:
@@ -64,7 +71,7 @@ def load(memory: GuestMemory, image: bytes, ramdisk: bytes, command: str, tables
     struct.pack_into("<II", page, RAMDISK_AT, ramdisk_at if ramdisk else 0, len(ramdisk))
     struct.pack_into("<I", page, COMMAND_POINTER_AT, COMMAND_AT)
     struct.pack_into("<Q", page, ROOT_POINTER_AT, acpi_tables.ACPI_AT)
-    ranges = [(0, LOW_END), (HIGH_START, memory.size - HIGH_START)]
+    ranges = usable_ranges(memory)
     page[ENTRIES_AT] = len(ranges)
     for number, (first, size) in enumerate(ranges):
         MAP_ENTRY.pack_into(page, MAP_AT + MAP_ENTRY.size * number, first, size, USABLE)

@@ -1,8 +1,8 @@
 """A serial port: enough of a 16550 for a console (National Semiconductor PC16550D, 8.0)."""
 
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 RECEIVE_READY, TRANSMIT_READY = 1, 2  # of the interrupt enable register
 LATCH: Final = 0x80  # of the line control register: the divisor is at 0 and 1
@@ -22,6 +22,20 @@ class SerialPort:
         self._divisor = [12, 0]
         self._sent = False
         self._was = NO_INTERRUPT
+
+    def save(self) -> dict[str, Any]:
+        """All there is to know of it."""
+        registers = [self._enabled, self._line, self._modem, self._scratch, int(self._sent), self._was, *self._divisor]
+        return {"registers": registers, "typed": list(self._typed)}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """What `save` gave; raises KeyError, TypeError or ValueError."""
+        registers = [int(one) & 0xFF for one in saved["registers"]]
+        self._enabled, self._line, self._modem, self._scratch, sent, self._was, *self._divisor = registers
+        if len(self._divisor) != 2:
+            raise ValueError("a divisor of other than two bytes")
+        self._sent = bool(sent)
+        self._typed = deque(int(one) & 0xFF for one in saved["typed"])
 
     @property
     def wants_more(self) -> bool:
