@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from virtus.exits import Exit, Reason
-from virtus.memory.guest_memory import GuestMemory
+from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.vcpus.emulated_x86 import library
 from virtus.vcpus.scanned.emulated_vcpu import EmulatedVcpu
 from virtus.vcpus.scanned.memory_access import PhysicalSpace
@@ -242,3 +242,16 @@ def test_seabios_gets_to_its_boot_menu() -> None:
     ram.close()
     assert b"Running on QEMU (i440fx)" in text
     assert b"Press ESC for boot menu" in text
+
+
+def test_translations_take_a_bounded_part_of_the_hosts_memory(box: Box) -> None:
+    """A guest that has itself translated again and again fills what there is: of its own Unicorn takes 1 GiB."""
+
+    def size() -> int:
+        words = Path("/proc/self/statm").read_text().split()
+        return int(words[0]) * PAGE
+
+    before = size()
+    box.load("f4")
+    assert box.run().reason is Reason.HALT
+    assert size() - before < 200 << 20

@@ -20,6 +20,9 @@ OK, ERROR_INVALID_INSTRUCTION = 0, 10
 CPU_QEMU32: Final = 4
 _SET_CPU_MODEL: Final = 7 | 1 << 26 | 1 << 30  # uc_ctl: what, the number of arguments, and that it is a change
 _USE_EXITS: Final = 4 | 1 << 26 | 1 << 30
+_SET_BUFFER: Final = 13 | 1 << 26 | 1 << 30
+BUFFER: Final = 32 << 20
+"""Bytes for translations: of its own Unicorn takes 1 GiB, and fills it before it throws any away."""
 _REMOVE_CACHE: Final = 9 | 2 << 26 | 1 << 30
 
 # enum uc_x86_reg
@@ -68,6 +71,7 @@ class Engine:
         self._check(free.uc_open(ARCH_X86, MODE_32, ctypes.byref(handle)))
         self._handle: int = handle.value or 0
         self._check(free.uc_ctl(ctypes.c_void_p(self._handle), _SET_CPU_MODEL, ctypes.c_int(CPU_QEMU32)))
+        free.uc_ctl(ctypes.c_void_p(self._handle), _SET_BUFFER, ctypes.c_uint32(BUFFER))  # from Unicorn 2.1.2 on
         # a list of addresses to stop at, empty: of the single one, the library looks up the page after every run
         self._check(free.uc_ctl(ctypes.c_void_p(self._handle), _USE_EXITS, ctypes.c_int(1)))
         self._buffer = ctypes.create_string_buffer(64)
