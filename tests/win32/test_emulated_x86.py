@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virtus.vcpus import program_state
-from virtus.vcpus.emulated_x86 import library
+from virtus.vcpus.emulated_x86 import engine, library
 from virtus.vcpus.emulated_x86.engine import EmulatedX86
 from virtus.vcpus.emulated_x86.memory import PAGE, SPACE, AddressSpace
 from virtus.vcpus.program_state import NO_VECTOR, RCX, RIP, RSP, CpuContext, CpuFault
@@ -188,6 +188,24 @@ def test_threads_take_turns_even_in_a_loop_without_end(program: Program) -> None
 
     program.engine.start_thread(body, 0)
     assert program.engine.call(spin, flag) == 1
+
+
+def test_a_slice_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks with stores in them run once, whenever somebody asks for a stop."""
+    monkeypatch.setattr(engine, "SLICE_S", 0.0001)
+    program = Program()
+    data, turns = program.memory.map(0, PAGE, READ | WRITE), 3_000_000
+    count = program.place(
+        "4d31c0"  # xor  r8, r8
+        "48ff01 49ffc0 48ff4108"  # inc  [rcx]; inc r8; inc [rcx+8]
+        "4150 4158 48ffca 75ee"  # push r8; pop r8; dec rdx; jnz
+        "4c89c0 c3"  # mov  rax, r8; ret
+    )
+    try:
+        assert program.engine.call(count, data, turns) == turns
+        assert [program.memory.u64(data), program.memory.u64(data + 8)] == [turns, turns]
+    finally:
+        program.engine.close()
 
 
 def test_who_waits_lets_others_run(program: Program) -> None:

@@ -1,7 +1,8 @@
-"""What Unicorn asks while it runs: whether a page may be used, and what to do about an exception.
+"""What Unicorn asks while it runs: whether a page may be used, whether to stop, and what to do about an exception.
 
-The first is asked at every miss of its look-aside buffer, so it is machine code of the host where the host is x86-64,
-and Python elsewhere. Source of the signatures: uc_cb_tlbevent_t, uc_tlb_entry and uc_cb_hookintr_t of unicorn.h.
+The first is asked at every miss of its look-aside buffer, the second before every block; so they are machine code of
+the host where the host is x86-64, and Python elsewhere. Source of the signatures: uc_cb_tlbevent_t, uc_tlb_entry,
+uc_cb_hookcode_t and uc_cb_hookintr_t of unicorn.h.
 """
 
 import ctypes
@@ -36,9 +37,17 @@ FILL_CODE: Final = bytes.fromhex(
     "31c0"  # xor    eax, eax
     "c3"  # ret
 )
+# void block(uc_engine *rdi, uint64_t address rsi, uint32_t size edx, void *record rcx)
+BLOCK_CODE: Final = bytes.fromhex(
+    "803900"  # cmp    byte [rcx], 0       whether somebody wants a stop
+    "7501"  # jne    stop
+    "c3"  # ret
+    "ff6108"  # stop: jmp [rcx+8]          uc_emu_stop(uc_engine *rdi)
+)
 _FILL: Final = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(ctypes.c_uint64), ctypes.c_void_p
 )
+_BLOCK: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
 _INTERRUPT: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _INVALID: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -53,13 +62,18 @@ class Callbacks:
         record = ctypes.addressof(self._record)
         self.vector = NO_VECTOR
         self._kept: list[Any] = []
+        self._stop = (ctypes.c_uint64 * 2)(0, unicorn.address_of("uc_emu_stop"))
+        self.stop = ctypes.c_uint8.from_buffer(self._stop)
+        """Not 0: the processor stops before the next block. Any thread may set it, where it must not call Unicorn's
+        stop: that ends a block after any access to memory, and goes on at the block's beginning."""
         if platform.machine() == "x86_64":
-            code = MachineCode(FILL_CODE)
-            self._kept.append(code)
-            fill = code.address
+            codes = [MachineCode(FILL_CODE), MachineCode(BLOCK_CODE)]
+            self._kept += codes
+            fill, block = (code.address for code in codes)
         else:
-            fill = self._keep(_FILL(self._fill))
+            fill, block = self._keep(_FILL(self._fill)), self._keep(_BLOCK(self._block))
         unicorn.hook(library.HOOK_TLB_FILL, fill, record)
+        unicorn.hook(library.HOOK_BLOCK, block, ctypes.addressof(self._stop))
         unicorn.hook(library.HOOK_INTR, self._keep(_INTERRUPT(self._interrupt)))
 
     def take_vector(self) -> int:
@@ -86,6 +100,10 @@ class Callbacks:
                 return True
         self._record[1], self._record[2] = address, kind
         return False
+
+    def _block(self, _uc: int, _address: int, _size: int, _data: int) -> None:
+        if self.stop.value:
+            self._unicorn.stop()
 
     def _interrupt(self, _uc: int, vector: int, _data: int) -> None:
         self.vector = vector

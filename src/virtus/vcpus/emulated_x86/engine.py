@@ -85,7 +85,7 @@ class EmulatedX86:
         self._vectors = Registers(tuple(range(library.XMM0, library.XMM0 + 16)), 16)
         self._mxcsr = Registers((library.MXCSR,))
         self.turns = Turns(lambda thread: self._unicorn.save(thread.context), self._enter)
-        self.loops = Loops(self._unicorn, self.memory)
+        self.loops = Loops(self._unicorn, self.memory, self._callbacks.stop)
         self.calls = 0
         self._closed = False
         self._ticks = threading.Thread(target=self._tick, daemon=True)
@@ -272,7 +272,7 @@ class EmulatedX86:
         """Run from `address` to the return of the activation whose frame begins at `stack`."""
         unicorn, brief = self._unicorn, self._brief
         entries, returned = self._entries, self._return + 1
-        words, stop = brief.words, self.loops.stop
+        words, stop = brief.words, self._callbacks.stop
         while True:
             stop.value = 0
             error = unicorn.run(address)
@@ -364,5 +364,4 @@ class EmulatedX86:
         while not self._closed:
             time.sleep(SLICE_S)
             if not self._closed:
-                self.loops.stop.value = 1
-                self._unicorn.stop()
+                self._callbacks.stop.value = 1

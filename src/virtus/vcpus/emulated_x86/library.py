@@ -131,7 +131,7 @@ class Unicorn:
         return error
 
     def stop(self) -> None:
-        """End `run` soon; may be called from any thread, and does nothing while nothing runs."""
+        """End `run` soon: for hooks. From another thread, instructions of a block may run twice; see Callbacks.stop."""
         self._stop(self.handle)
 
     def load(self, registers: Registers) -> None:

@@ -42,16 +42,15 @@ class Translated:
 
 
 class Loops:
-    """The hot loops of one processor."""
+    """The hot loops of one processor. `stop` not 0: a loop that runs comes out soon, and none begins."""
 
-    def __init__(self, unicorn: Unicorn, memory: AddressSpace) -> None:
+    def __init__(self, unicorn: Unicorn, memory: AddressSpace, stop: ctypes.c_uint8) -> None:
         self._unicorn, self._memory = unicorn, memory
         self._seen: Counter[int] = Counter()
         self._refused: set[int] = set()
         self.translated: dict[int, Translated] = {}
         self._wanted = os.environ.get(SWITCH) == "1"
-        self.stop = ctypes.c_uint8(0)
-        """Not 0: a loop that runs comes out soon, and none begins."""
+        self._stop = stop
         named = dict(enumerate((*library.GENERAL[:16], library.RFLAGS)))
         named[MXCSR_WORD] = library.MXCSR
         named |= {VECTORS_WORD + 2 * index: library.XMM0 + index for index in range(16)}
@@ -103,7 +102,7 @@ class Loops:
         built = loop_build.build(
             self._memory, head, MOST_INSTRUCTIONS,
             loop_build.Surroundings(
-                state=self._state_address, stop=ctypes.addressof(self.stop), count=self._count,
+                state=self._state_address, stop=ctypes.addressof(self._stop), count=self._count,
                 identifiers=ctypes.addressof(self._identifiers), places=ctypes.addressof(self._places),
                 read=self._unicorn.address_of("uc_reg_read_batch"),
                 write=self._unicorn.address_of("uc_reg_write_batch"),
