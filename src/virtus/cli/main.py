@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Any, Final
 
-from virtus.cli import INTERRUPTED, quick
+from virtus.cli import IMAGE, INTERRUPTED, quick, start_image
 from virtus.errors import VirtusError
 
 COMPLETION: Final = "_VIRTUS_COMPLETE"
@@ -55,4 +55,5 @@ def main() -> None:
         sys.stderr.flush()
     except OSError:
         status = status or 1  # nobody reads it any more
+    start_image.write(IMAGE)
     os._exit(status)

@@ -7,7 +7,6 @@ process, which the box confines as it does any Linux program; so nothing here gu
 import contextlib
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Final, Never
 
@@ -76,7 +75,7 @@ def failed(error: BaseException, ended: Callable[[int], object]) -> Never:
         if isinstance(error, VirtusError):
             crash.tell(f"virtus: {error}\n")
             os._exit(error.exit_status)
-        crash.tell("".join(traceback.format_exception(error)))  # a mistake of our own
+        crash.tell(crash.whole(error))  # a mistake of our own
     finally:
         os._exit(BROKEN_STATUS)
 
