@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtus.cli import start_image
+from virtus.cli import image_writer, start_image
 
 SOURCE = Path(start_image.__file__).parent.parent
-IDENTITY = marshal.dumps((start_image._identity(), {}))
+IDENTITY = marshal.dumps((start_image.identity(), {}))
 EMPTY = start_image.MAGIC + len(IDENTITY).to_bytes(8, "little") + IDENTITY
 
 
@@ -29,7 +29,7 @@ def test_what_is_kept_is_found_while_its_source_is_the_same(tmp_path: Path) -> N
     state = path.stat()
     code = marshal.dumps(compile("answer = 42", str(path), "exec"))
     entry = (False, str(path), state.st_mtime_ns, state.st_size, 0, 0)
-    image = start_image.StartImage(start_image._file({"found": (entry, code)}))
+    image = start_image.StartImage(image_writer._file({"found": (entry, code)}))
     spec = image.find_spec("found")
     assert spec is not None and spec.origin == str(path)
     scope: dict[str, object] = {}
@@ -46,7 +46,7 @@ def test_what_is_kept_is_found_while_its_source_is_the_same(tmp_path: Path) -> N
 
 def test_an_image_that_others_can_write_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "some.image"
-    path.write_bytes(start_image._file({"a": ((False, "/", 0, 0, 0, 0), b"c")}))
+    path.write_bytes(image_writer._file({"a": ((False, "/", 0, 0, 0, 0), b"c")}))
     path.chmod(0o600)
     assert start_image._opened(str(path)).index
     path.chmod(0o622)
@@ -90,7 +90,7 @@ def test_no_place_for_an_image_is_no_trouble(tmp_path: Path) -> None:
     blocked.write_text("")
     done = run(blocked, "--version")
     assert (done.returncode, done.stderr) == (0, "")
-    half = tmp_path / "virtus" / "start" / f"{start_image._name()}.half"
+    half = tmp_path / "virtus" / "start" / f"{start_image.image_name()}.half"
     half.parent.mkdir(parents=True)
     half.write_text("")
     assert run(tmp_path, "--version").returncode == 0
@@ -98,13 +98,13 @@ def test_no_place_for_an_image_is_no_trouble(tmp_path: Path) -> None:
     os.utime(half, (0, 0))
     for _ in range(2):
         assert run(tmp_path, "--version").returncode == 0
-    assert [path.name for path in half.parent.iterdir()] == [start_image._name()]
+    assert [path.name for path in half.parent.iterdir()] == [start_image.image_name()]
 
 
 def test_the_oldest_images_go(tmp_path: Path) -> None:
-    for age in range(start_image.MOST_IMAGES + 3):
+    for age in range(image_writer.MOST_IMAGES + 3):
         path = tmp_path / f"{age}.image"
         path.write_text("")
         os.utime(path, (1000 - age, 1000 - age))
-    start_image._prune(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {f"{age}.image" for age in range(start_image.MOST_IMAGES)}
+    image_writer._prune(str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {f"{age}.image" for age in range(image_writer.MOST_IMAGES)}

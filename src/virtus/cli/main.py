@@ -55,5 +55,9 @@ def main() -> None:
         sys.stderr.flush()
     except OSError:
         status = status or 1  # nobody reads it any more
-    start_image.write(IMAGE)
+    names = start_image.missing(IMAGE)
+    if names:
+        from virtus.cli import image_writer
+
+        image_writer.write(IMAGE, names)
     os._exit(status)

@@ -2,9 +2,8 @@
 
 For each module Python asks the host some ten times before it has read a file; where it may write no bytecode, it
 compiles them all anew. Here a module costs one stat(2): an entry is used while its source has the time and the size
-that it had, as Python does with bytecode. Whatever is wrong with the image, Python imports as ever. A run that has
-imported what the image does not have writes it anew at its end: as a whole, under another name first, so that readers
-never see half of it.
+that it had, as Python does with bytecode. Whatever is wrong with the image, Python imports as ever. `image_writer`
+makes it.
 """
 
 import marshal
@@ -18,15 +17,9 @@ from typing import Any, Final
 MAGIC: Final = b"virtus start 1\n\0"
 LENGTH: Final = 8
 """Bytes of the number behind MAGIC: the index's length."""
-LARGEST: Final = 32 << 20
-MOST_IMAGES: Final = 8
-"""Of other versions and other places; the oldest go."""
-STALE_S: Final = 60
-"""A half-written image of this age is nobody's work any more."""
 OTHERS: Final = frozenset({"virtus", "click"})
 """What is taken besides Python's own library."""
-MOSTLY: Final = 20
-"""A package of virtus of which so many modules are there is taken whole: guests' processes import the others."""
+LARGEST: Final = 32 << 20
 
 Entry = tuple[bool, str, int, int, int, int]
 """Whether it is a package; its source's path, time in ns and size; and where its code is: offset and length."""
@@ -38,12 +31,13 @@ def directory(environment: Mapping[str, str]) -> str:
     return os.path.join(base, "virtus", "start")
 
 
-def _identity() -> str:
+def identity() -> str:
     """What an image is good for."""
     return f"{sys.version} {sys.prefix} {sys.flags.optimize} {os.path.dirname(os.path.dirname(__file__))}"
 
 
-def _name() -> str:
+def image_name() -> str:
+    """The file of this installation's."""
     place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return f"{sys.implementation.cache_tag}{place.replace('/', '%')[-180:]}.image"
 
@@ -58,10 +52,10 @@ class StartImage:
         length = int.from_bytes(data[len(MAGIC) : start], "little")
         if data[: len(MAGIC)] == MAGIC and start + length <= len(data):
             try:
-                identity, index = marshal.loads(data[start : start + length])
+                made_for, index = marshal.loads(data[start : start + length])
             except (ValueError, EOFError, TypeError):
                 return
-            if identity == _identity() and start + length + sum(entry[5] for entry in index.values()) == len(data):
+            if made_for == identity() and start + length + sum(entry[5] for entry in index.values()) == len(data):
                 self._base, self.index = start + length, index
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
@@ -130,7 +124,7 @@ def _opened(path: str) -> StartImage:
 
 def install() -> StartImage:
     """Have modules be found in the user's image from now on."""
-    image = _opened(os.path.join(directory(os.environ), _name()))
+    image = _opened(os.path.join(directory(os.environ), image_name()))
     sys.meta_path.insert(0, image)
     return image
 
@@ -147,98 +141,3 @@ def missing(image: StartImage) -> list[str]:
         if name != "__main__" and (entry is None or entry[1] != path or not image.is_current(entry)):
             names.append(name)
     return names
-
-
-def _whole(names: list[str]) -> list[str]:
-    """The other modules of packages of which most are among the names."""
-    packages: dict[str, int] = {}
-    for name in names:
-        package = name.rpartition(".")[0]
-        packages[package] = packages.get(package, 0) + 1
-    others = []
-    for package, count in packages.items():
-        if package.startswith("virtus.") and count >= MOSTLY and package in sys.modules:
-            place = os.path.dirname(str(sys.modules[package].__file__))
-            files = [file[:-3] for file in os.listdir(place) if file.endswith(".py") and file != "__init__.py"]
-            others += [f"{package}.{file}" for file in files]
-    return [name for name in others if name not in sys.modules]
-
-
-def _code_of(name: str) -> tuple[Entry, bytes] | None:
-    """A module as Python would import it: its entry, not placed yet, and its code; None for what has no source."""
-    from importlib.util import find_spec
-
-    module = sys.modules.get(name)
-    spec = module.__spec__ if module is not None else find_spec(name)
-    path = getattr(getattr(spec, "loader", None), "path", None)
-    if spec is None or spec.loader is None or path is None or not path.endswith(".py"):
-        return None
-    state = os.stat(path)
-    code = marshal.dumps(spec.loader.get_code(name))  # type: ignore[attr-defined]
-    return (spec.submodule_search_locations is not None, path, state.st_mtime_ns, state.st_size, 0, 0), code
-
-
-def write(image: StartImage) -> None:
-    """Write the image anew where this run has imported what it lacks. Nothing is said where that is not possible."""
-    names = missing(image)
-    if not names:
-        return
-    place = directory(os.environ)
-    path = os.path.join(place, _name())
-    half = f"{path}.half"
-    try:
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        fd = _claimed(half)
-        if fd is None:
-            return
-        try:
-            with os.fdopen(fd, "wb") as stream:
-                stream.write(_file(_collected(image, names)))
-            os.replace(half, path)
-        except BaseException:
-            os.unlink(half)
-            raise
-        _prune(place)
-    except Exception:
-        pass  # a full or read-only disk, a source that has just changed: no reason to spoil a run that has succeeded
-
-
-def _collected(image: StartImage, names: list[str]) -> dict[str, tuple[Entry, bytes]]:
-    sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not image]
-    found = image.kept()
-    for name in [*names, *_whole([*names, *found])]:
-        made = _code_of(name)
-        if made is not None:
-            found[name] = made
-    return found
-
-
-def _claimed(half: str) -> int | None:
-    """The file to write, None while another run writes it."""
-    try:
-        return os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except FileExistsError:
-        import time
-
-        if time.time() - os.stat(half).st_mtime > STALE_S:
-            os.unlink(half)
-        return None
-
-
-def _file(found: dict[str, tuple[Entry, bytes]]) -> bytes:
-    index, codes, offset = {}, [], 0
-    for name, (entry, code) in found.items():
-        index[name] = (*entry[:4], offset, len(code))
-        codes.append(code)
-        offset += len(code)
-    head = marshal.dumps((_identity(), index))
-    if offset + len(head) > LARGEST - 64:
-        raise ValueError("too much")
-    return b"".join([MAGIC, len(head).to_bytes(LENGTH, "little"), head, *codes])
-
-
-def _prune(place: str) -> None:
-    """Leave the newest images."""
-    images = [entry for entry in os.scandir(place) if entry.name.endswith(".image")]
-    for entry in sorted(images, key=lambda entry: entry.stat().st_mtime)[:-MOST_IMAGES]:
-        os.unlink(entry.path)
