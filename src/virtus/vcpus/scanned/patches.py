@@ -43,6 +43,8 @@ class Patches:
         self._boundaries: dict[int, int] = {}
         self.interior: dict[int, CodePage] = {}
         """Linear addresses of guest instructions that lie under a jump of ours."""
+        self._returns: set[int] = set()
+        """Where fragments go back to: no jump may be laid over that."""
         self.made = 0
         self.refused = 0
         self.full = False
@@ -71,6 +73,7 @@ class Patches:
         self._places.clear()
         self._boundaries.clear()
         self.interior.clear()
+        self._returns.clear()
         self.hits.clear()
         self._cells.hidden[:] = bytes(HIDDEN_SIZE)
 
@@ -151,11 +154,9 @@ class Patches:
             end = instruction.ip32 + instruction.len
             fits = page.scanned(offset) and offset not in page.numeric and offset + instruction.len <= PAGE
             fits = fits and not (page.tail is not None and page.tail_at == offset)
-            if (
-                not fits
-                or instruction.is_invalid
-                or (0 < instruction.ip32 - first < JUMP and instruction.ip32 in targets)
-            ):
+            under = 0 < instruction.ip32 - first < JUMP
+            reached = under and (instruction.ip32 in targets or instruction.ip32 in self._returns)
+            if not fits or reached or instruction.is_invalid:
                 return found if enough else []
             last = end - first >= JUMP and end > site and end not in self.interior
             if sensitive:
@@ -208,6 +209,7 @@ class Patches:
         self._next += size + 15 & ~15
         self._places += fragment.places
         self._boundaries |= boundaries
+        self._returns.add(back)
         self.traps |= fragment.traps
         self._jump(page, covered, fragment.at)
         self.made += 1
