@@ -153,6 +153,9 @@ class InterruptControllers:
 
     def pending(self) -> bool:
         """Whether the INTR pin is high."""
+        slave, master = self.slave, self.master
+        if not slave.requests & ~slave.mask and not master.requests & (~master.mask | 1 << CASCADE):
+            return False
         self._cascade()
         return self.master.highest() >= 0
 

@@ -5,6 +5,7 @@ A board of the 440FX and PIIX3 generation, as QEMU's machine "pc" shows it to Se
 
 import contextlib
 import select
+import sys
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -90,6 +91,8 @@ class Board:
         self._clock, self.media = clock, media
         self.services: list[Service] = []
         self.ended, self.status = "", 0
+        self._timer_at = 0
+        """When to look at the timers next, by the clock."""
         self.debug = bytearray()
         """What firmware said on its debug port."""
         self.unknown_memory: set[int] = set()
@@ -224,8 +227,7 @@ class Board:
 
     def pending(self) -> bool:
         """Whether an interrupt waits for the processor."""
-        deadline = self.deadline_ns()
-        if deadline is not None and self._clock() >= deadline:
+        if self._clock() >= self._timer_at:
             self._advance()
         return self.interrupts.pending()
 
@@ -243,6 +245,8 @@ class Board:
     def _advance(self) -> None:
         self.pit.advance()
         self.cmos.advance()
+        deadline = self.deadline_ns()
+        self._timer_at = sys.maxsize if deadline is None else deadline
 
     @property
     def running(self) -> bool:
@@ -256,6 +260,7 @@ class Board:
     def handle(self, exit: Exit) -> None:
         """See Personality."""
         if exit.reason is Reason.PORT_IO:
+            self._timer_at = 0  # it may be a timer's
             if exit.count > 1:
                 exit.value = self.ports.repeat(exit.number, exit.size, exit.count, exit.write, exit.value)
             elif exit.write:

@@ -51,12 +51,15 @@ class Segment:
     __slots__ = ("attributes", "base", "flat_read", "flat_write", "limit", "loads", "selector")
 
     def __init__(self, attributes: int = REAL_MODE_DATA) -> None:
+        self.selector, self.base, self.limit, self.attributes = 0, 0, 0, -1
         self.loads = 0
         """How often it was loaded: whoever keeps something made of it compares."""
         self.load(0, 0, 0xFFFF, attributes)
 
     def load(self, selector: int, base: int, limit: int, attributes: int) -> None:
         """Set all of it; `limit` in bytes, as it counts after granularity. `attributes` 0 is an unusable segment."""
+        if (selector, base, limit, attributes) == (self.selector, self.base, self.limit, self.attributes):
+            return
         self.loads += 1
         self.selector, self.base, self.limit, self.attributes = selector, base, limit, attributes
         flat = base == 0 and limit == MASK32 and attributes & (PRESENT | CODE_OR_DATA) == PRESENT | CODE_OR_DATA

@@ -31,6 +31,8 @@ from virtus.vcpus.scanned.vmm import Monitor, Stop
 LOOK_EVERY_NS: Final = 4_000_000
 """Emulated code comes out this often at least, as directly executed code does by its tick."""
 NAMES: Final = {value: name for name, value in vars(Mnemonic).items() if isinstance(value, int)}
+MOST_AHEAD: Final = 8
+"""Instructions evaluated in a row because another breakpoint is near."""
 _WRITES: Final = {OpAccess.WRITE, OpAccess.READ_WRITE, OpAccess.COND_WRITE, OpAccess.READ_COND_WRITE}
 
 
@@ -98,6 +100,7 @@ class ScannedVcpu(EvaluatingVcpu):
         found = self._exit
         self._complete()
         state = self.state
+        ahead = 0
         while True:
             if self._posted:
                 return self._post()
@@ -109,6 +112,7 @@ class ScannedVcpu(EvaluatingVcpu):
             if self._evaluate:
                 if not self._evaluate_one():
                     return found
+                ahead += 1
                 continue
             if state.interruptible and self.interrupts.pending():
                 if not self._interrupt():
@@ -116,10 +120,17 @@ class ScannedVcpu(EvaluatingVcpu):
                 continue
             if state.halted:
                 return self._leave(Reason.HALT)
-            if state.interrupt_shadow or state.eflags & TF or self._at_site():  # single steps are the evaluator's
+            if state.interrupt_shadow or state.eflags & TF:  # single steps are the evaluator's
                 self._evaluate = True
                 continue
             if self.monitor.can_run():
+                if self.monitor.is_site():
+                    self._evaluate = not self.monitor.count_trap(state.eip)
+                    continue
+                if 0 < ahead < MOST_AHEAD and self.monitor.site_is_near():  # a stop costs as much as some evaluations
+                    self._evaluate = True
+                    continue
+                ahead = 0
                 stop = self.monitor.run()
                 if self.cells.ports.waiting:
                     self._posted.extend(self.cells.ports.take())
@@ -143,9 +154,6 @@ class ScannedVcpu(EvaluatingVcpu):
         found.number, found.value = self._posted.popleft()
         found.size, found.write = 1, True
         return found
-
-    def _at_site(self) -> bool:
-        return self.monitor.can_run() and self.monitor.is_site()
 
     def hits(self) -> Counter[str]:
         """Breakpoints hit by the mnemonic of the instruction that is there now."""

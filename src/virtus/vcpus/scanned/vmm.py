@@ -19,7 +19,7 @@ from virtus.isa.x86 import registers as r
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
-from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import START, SUPERVISOR, USER, CodePage, CodePages
 from virtus.vcpus.scanned.cells import SHARED, Cells
 from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
@@ -51,6 +51,8 @@ SI_KERNEL: Final = 128  # include/uapi/asm-generic/siginfo.h: #GP, #SS and the l
 LONGEST: Final = 15
 READ_WRITE_EXECUTE: Final = 7
 
+NEAR: Final = 12
+"""Bytes within which the next breakpoint is near."""
 MOST_STEPS: Final = 200
 _ON: Final = object()
 
@@ -317,6 +319,14 @@ class Monitor:
             return True
         page = self._page_at(self.shadow.current(), self.state.eip)
         return page is not None and self.state.eip & OFFSET in page.sites
+
+    def site_is_near(self) -> bool:
+        """Whether the supervisor is at an instruction for the evaluator with a breakpoint close behind it."""
+        page = None if self.state.cpl else self._page_at(self.shadow.current(), self.state.eip)
+        at = self.state.eip & OFFSET
+        if page is None or page.sites.isdisjoint(range(at + 1, at + NEAR)):
+            return False
+        return page.covered[at] == START and at not in page.numeric
 
     def _trapped(self, space: AddressSpace, eip: int) -> Stop | None:
         page = self._page_at(space, eip)
