@@ -48,6 +48,11 @@ class FakeMemory:
             self._views[address // PAGE] = os.dup(fd), offset
         return address
 
+    def receive(self, fd: int, address: int, size: int, offset: int | None) -> int:
+        data = os.read(fd, size) if offset is None else os.pread(fd, size, offset)
+        self.write(address, data)
+        return len(data)
+
     def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
         data = os.pread(fd, size, offset)
         self.write(address, data)

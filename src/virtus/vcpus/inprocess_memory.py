@@ -28,6 +28,9 @@ WORD_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.read.restype = _libc.pread.restype = ctypes.c_ssize_t
+_libc.read.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+_libc.pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
@@ -203,6 +206,20 @@ class HostMemory:
                 return host_map(place, size, protection, flags, fd, offset)
             except FileExistsError:
                 continue  # something of ours, or of the guest's at an address of its choice
+
+    def receive(self, fd: int, address: int, size: int, offset: int | None) -> int:
+        """read(2) or, with an offset, pread(2) straight to the guest: how many bytes. Raises OSError too."""
+        if not 0 <= address <= END:
+            raise self._violation(address, True)
+        while True:
+            count: int = _libc.read(fd, address, size) if offset is None else _libc.pread(fd, address, size, offset)
+            if count >= 0:
+                return count
+            number = ctypes.get_errno()
+            if number == errno.EFAULT:
+                raise self._violation(address, True)
+            if number != errno.EINTR:
+                raise OSError(number, os.strerror(number))
 
     def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
         """Put a file's bytes into writable fresh pages that are mapped already; how many there were.

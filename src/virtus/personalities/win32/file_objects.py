@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from virtus.personalities.win32 import descriptors, errors
 from virtus.personalities.win32.descriptors import ready as ready
+from virtus.personalities.win32.guest import Memory
 from virtus.personalities.win32.process import Thread
 from virtus.records import dataclass, field
 
@@ -48,10 +49,17 @@ class File:
     """Of a pipe: what is written at once is read at once."""
     rest: bytes = b""
     """Of a message that was longer than the buffer it was read into."""
+    known_kind: int = 0
+    """Its `kind`, once somebody has asked."""
 
     @property
     def kind(self) -> int:
-        """FILE_TYPE_*."""
+        """FILE_TYPE_*; what a descriptor stands for does not change."""
+        if not self.known_kind:
+            self.known_kind = self._kind()
+        return self.known_kind
+
+    def _kind(self) -> int:
         mode = os.fstat(self.fd).st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
             return TYPE_DISK
@@ -86,6 +94,19 @@ class File:
         except OSError as error:
             return error_of(error, write=False)
         return errors.ERROR_BROKEN_PIPE if not data and size and kind == TYPE_PIPE else data
+
+    def fill(self, memory: Memory, buffer: int, size: int, offset: int | None) -> tuple[int, int]:
+        """The same into guest memory: bytes and Windows' error. Of a disk's file the host reads to where it belongs."""
+        if self.kind == TYPE_DISK and (offset is None or offset <= LARGEST_OFFSET):
+            try:
+                return memory.receive(self.fd, buffer, size, offset), 0
+            except OSError as error:
+                return 0, error_of(error, write=False)
+        data = self.receive(size, offset)
+        if isinstance(data, int):
+            return 0, data
+        memory.write(buffer, data)
+        return len(data), 0
 
     def send(self, data: bytes, offset: int | None) -> int:
         """All of the bytes; 0 or Windows' error."""
@@ -157,12 +178,21 @@ def error_of(error: OSError, *, write: bool) -> int:
 
 def read(thread: Thread, file: File, size: int, offset: int | None) -> bytes | int:
     """Up to `size` bytes, waiting for the first; or Windows' error."""
+    error = _await_data(thread, file)
+    return error if error else file.receive(min(size, MOST_AT_ONCE), offset)
+
+
+def fill(thread: Thread, file: File, buffer: int, size: int, offset: int | None) -> tuple[int, int]:
+    """The same into guest memory: bytes and Windows' error."""
+    error = _await_data(thread, file)
+    return (0, error) if error else file.fill(thread.memory, buffer, min(size, MOST_AT_ONCE), offset)
+
+
+def _await_data(thread: Thread, file: File) -> int:
     error = file.prepare()
-    if error:
-        return error
-    if file.kind != TYPE_DISK and not file.rest:
+    if not error and file.kind != TYPE_DISK and not file.rest:
         until_ready(thread, file, write=False)
-    return file.receive(min(size, MOST_AT_ONCE), offset)
+    return error
 
 
 def write(thread: Thread, file: File, data: bytes, offset: int | None) -> int:

@@ -37,16 +37,15 @@ def reading(thread: Thread, file: File, buffer: int, size: int, offset: int | No
             return 0, error
         if file.kind != TYPE_DISK and not file.rest and not file_objects.ready(file.fd, write=False):
             return None
-        data = file.receive(min(size, MOST_AT_ONCE), offset)
-        if isinstance(data, int):
-            return 0, data
         try:
-            thread.memory.write(buffer, data)
+            count, error = file.fill(thread.memory, buffer, min(size, MOST_AT_ONCE), offset)
         except AccessViolation:  # the program has taken the buffer away while the operation went on
             return 0, errors.ERROR_NOACCESS
+        if error:
+            return 0, error
         if file.rest:
-            return len(data), errors.ERROR_MORE_DATA
-        return len(data), errors.ERROR_HANDLE_EOF if not data and size and file.kind == TYPE_DISK else 0
+            return count, errors.ERROR_MORE_DATA
+        return count, errors.ERROR_HANDLE_EOF if not count and size and file.kind == TYPE_DISK else 0
 
     return attempt
 
@@ -79,11 +78,8 @@ def writing(file: File, data: bytes, offset: int | None) -> Attempt:
 
 
 def _read_now(thread: Thread, file: File, buffer: int, size: int, offset: int | None) -> tuple[int, int]:
-    data = file_objects.read(thread, file, size, offset)
-    if isinstance(data, int):
-        return 0, data
-    thread.memory.write(buffer, data)
-    return len(data), errors.ERROR_MORE_DATA if file.rest else 0
+    count, error = file_objects.fill(thread, file, buffer, size, offset)
+    return count, errors.ERROR_MORE_DATA if file.rest and not error else error
 
 
 @api("BOOL ReadFile(HANDLE file, LPVOID buffer, DWORD size, DWORD* count, LPOVERLAPPED overlapped)",

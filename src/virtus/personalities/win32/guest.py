@@ -69,6 +69,10 @@ class Memory(Protocol):
         """The same with a file's contents; a shared mapping's stores reach the file."""
         ...
 
+    def receive(self, fd: int, address: int, size: int, offset: int | None) -> int:
+        """read(2) or, with an offset, pread(2) straight to the guest: how many bytes. Raises OSError too."""
+        ...
+
     def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
         """Put a file's bytes into writable fresh pages that are mapped already; how many there were.
 

@@ -210,6 +210,14 @@ class AddressSpace:
         self._set_rights(address, whole, protection)
         return address
 
+    def receive(self, fd: int, address: int, size: int, offset: int | None) -> int:
+        """read(2) or, with an offset, pread(2) straight to the guest: how many bytes. Raises OSError too."""
+        if not size:
+            return 0
+        self._check(address, size, WRITE)
+        view = self._view[address : address + size]
+        return os.readv(fd, [view]) if offset is None else os.preadv(fd, [view], offset)
+
     def load_file(self, address: int, size: int, fd: int, offset: int) -> int:
         """Put a file's bytes into writable fresh pages that are mapped already; how many there were."""
         self._check(address, size, WRITE)
