@@ -141,6 +141,27 @@ def test_code_that_changes_is_seen(program: Program) -> None:
     assert program.engine.call(address) == 2
 
 
+@pytest.mark.parametrize("rights", [READ | EXECUTE, READ | WRITE | EXECUTE])
+def test_other_code_at_the_same_address_is_seen(program: Program, rights: int) -> None:
+    memory = program.memory
+    for value in range(3):
+        # the page before holds no code
+        address = memory.map(0x3_0000_0000, 2 * PAGE, READ | WRITE) + PAGE
+        memory.write(address, b"\xb8" + value.to_bytes(4, "little") + b"\xc3")  # mov eax, value; ret
+        memory.protect(address, PAGE, rights)
+        assert program.engine.call(address) == value
+        memory.unmap(address - PAGE, 2 * PAGE)
+
+
+def test_code_that_the_program_stores_is_seen(program: Program) -> None:
+    address = program.memory.map(0, PAGE, READ | WRITE | EXECUTE)
+    store = program.place("8811 c3")  # mov [rcx], dl; ret
+    for value in range(3):
+        for offset, byte in enumerate(b"\xb8" + value.to_bytes(4, "little") + b"\xc3"):
+            program.engine.call(store, address + offset, byte)
+        assert program.engine.call(address) == value
+
+
 def test_a_page_that_lost_a_right_faults(program: Program) -> None:
     store = program.place("890131c0c3")
     page = program.memory.map(0, PAGE, READ | WRITE)

@@ -1,6 +1,7 @@
 """Loops that run as LLVM's code do what Unicorn does with them: registers, flags, memory, and where they are left."""
 
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from virtus.vcpus.emulated_x86 import library
+from virtus.vcpus.emulated_x86 import engine, library
 from virtus.vcpus.emulated_x86.engine import EmulatedX86
 from virtus.vcpus.emulated_x86.memory import EXECUTE, PAGE, READ, WRITE
 from virtus.vcpus.program_state import RIP, CpuContext, CpuFault
@@ -28,10 +29,23 @@ f30f10d3 0f28c1 660f28d0 0f104640 0f114e50 f30f6f5660 f20f58c1 f20f5cd3 f20f59ca
 f30f59ca f30f5ed9 f20f584608 f30f594e10 f20f5dc1 f20f5fd3 f30f5dca f30f5fd9 660f58c1 660f5cd3 660f59ca
 0f58c1 0f5cd3 0f59ca 660f5dc1 0f5fd3 0f57c9 660fefd2 0f54c1 660fdbd3 0f56ca 660febd9 660ffec1 660fd4d3
 660ffaca 660ffbd9 660ffcc1 660fd5d3 660f3840ca 660f14c1 660f15d3 660f2ec1 0f2ed3 660f2f4608 f2480f2ac0
-f30f2ac9 f30f5ac1 f20f5ad3 90 668d4c5805
+f30f2ac9 f30f5ac1 f20f5ad3 90 668d4c5805 488b46fc 488956fc 0f1046f8 0f1156f8 014eff
 """
 BODY = [bytes.fromhex(code) for code in CODES.split()]
 """Every kind of instruction that is translated, on RAX, RCX, RDX, RBX, RSI as the memory's base and XMM0 to XMM3."""
+SKIPPED = st.builds(
+    lambda condition, part: bytes((0x70 | condition, len(part))) + part, st.integers(0, 15), st.sampled_from(BODY)
+)
+"""An instruction behind a conditional jump over it."""
+REPEATED = st.builds(
+    lambda times, part, skipped: (
+        b"\x41\xbb" + times.to_bytes(4, "little") + part + skipped  # mov r11d, times
+        + b"\x41\xff\xcb\x75" + bytes((256 - len(part + skipped) - 5,))  # dec r11d; jnz
+    ),
+    st.integers(1, 5), st.sampled_from(BODY), SKIPPED,
+)  # fmt: skip
+"""A loop in the loop."""
+PARTS = st.one_of(st.sampled_from(BODY), st.sampled_from(BODY), SKIPPED, REPEATED)
 CLOSE = bytes.fromhex("48ffcf")  # dec rdi
 
 
@@ -108,7 +122,7 @@ def machine() -> Iterator[Machine]:
 
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.sampled_from(BODY), min_size=3, max_size=9), st.binary(min_size=64, max_size=64), st.integers(2, 9))
+@given(st.lists(PARTS, min_size=3, max_size=9), st.binary(min_size=64, max_size=64), st.integers(2, 9))
 def test_a_translated_loop_does_the_same(machine: Machine, parts: list[bytes], seed: bytes, turns: int) -> None:
     data = (seed * 32)[:0x780] + (seed[::-1] * 2)[:128]
     data = data.ljust(0x800, b"\0")
@@ -167,6 +181,55 @@ def test_a_loop_that_changes_is_forgotten(machine: Machine) -> None:
     assert machine.engine.loops.translate(head)
     machine.place(bytes.fromhex("48ffc1"))
     assert head not in machine.engine.loops.translated
+
+
+def test_stores_and_slices_of_a_translated_loop_are_in_step(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is left and entered."""
+    monkeypatch.setattr(engine, "SLICE_S", 0.0001)
+    head = machine.place(bytes.fromhex("48ff06 48ffc0 48ff4608"))  # inc [rsi]; inc rax; inc [rsi+8]
+    assert machine.engine.loops.translate(head)
+    turns = 20_000_000
+    seen = machine.run(bytes(PAGE), turns)[PAGE:]
+    assert struct.unpack_from("<QQ", seen) == (turns, turns)
+    assert struct.unpack_from("<Q", seen, 0x780) == (turns,)
+    entered, rounds = machine.engine.loops.translated[head].counts
+    assert entered > 1
+    assert turns - entered * 2 <= rounds < turns
+
+
+def test_code_that_may_be_stored_to_is_unicorns(machine: Machine) -> None:
+    head = machine.place(bytes.fromhex("48ffc0"))
+    machine.memory.protect(machine.code, PAGE, READ | WRITE | EXECUTE)
+    assert not machine.engine.loops.translate(head)
+
+
+def test_loops_are_unicorns_once_other_processes_see_their_stores() -> None:
+    machine = Machine()
+    try:
+        head = machine.place(bytes.fromhex("48ffc0"))
+        assert machine.engine.loops.translate(head)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(PAGE)
+            machine.memory.map_file(0, PAGE, READ, file.fileno(), 0, private=False)
+            assert head in machine.engine.loops.translated
+            machine.memory.map_file(0, PAGE, READ | WRITE, file.fileno(), 0, private=False)
+        assert head not in machine.engine.loops.translated
+        assert not machine.engine.loops.translate(head)
+    finally:
+        machine.engine.close()
+
+
+def test_a_loop_in_the_loop_lets_others_run(machine: Machine) -> None:
+    head = machine.place(bytes.fromhex("4c8b1e4d85db75f8"))  # mov r11, [rsi]; test r11, r11; jnz: for somebody to end
+    assert machine.engine.loops.translate(head)
+    machine.memory.write(machine.data, b"\1" * 8)
+    machine.engine.start_thread(lambda: machine.memory.write(machine.data, bytes(8)), 0)
+    machine.engine.call(machine.code, machine.data, 5)
+    assert machine.engine.loops.translated[head].counts[1] > 0
+
+
+def test_a_register_of_the_second_byte_is_refused(machine: Machine) -> None:
+    assert not machine.engine.loops.translate(machine.place(bytes.fromhex("0f94c4")))  # sete ah
 
 
 def test_a_call_in_a_loop_is_refused(machine: Machine) -> None:

@@ -40,10 +40,19 @@ FILL_CODE: Final = bytes.fromhex(
 # void block(uc_engine *rdi, uint64_t address rsi, uint32_t size edx, void *record rcx)
 BLOCK_CODE: Final = bytes.fromhex(
     "803900"  # cmp    byte [rcx], 0       whether somebody wants a stop
-    "7501"  # jne    stop
-    "c3"  # ret
+    "7517"  # jne    stop
+    "89f0"  # mov    eax, esi
+    "25ff030000"  # and    eax, 1023           LOOP_SLOTS
+    "c1e004"  # shl    eax, 4
+    "48034110"  # add    rax, [rcx+16]
+    "483930"  # cmp    [rax], rsi
+    "7503"  # jne    done
+    "ff6008"  # jmp    [rax+8]             with the same arguments
+    "c3"  # done: ret
     "ff6108"  # stop: jmp [rcx+8]          uc_emu_stop(uc_engine *rdi)
 )
+LOOP_SLOTS: Final = 1024
+"""Places for loops that are not Unicorn's, by the low bits of their address; each an address and a function."""
 _FILL: Final = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(ctypes.c_uint64), ctypes.c_void_p
 )
@@ -62,7 +71,8 @@ class Callbacks:
         record = ctypes.addressof(self._record)
         self.vector = NO_VECTOR
         self._kept: list[Any] = []
-        self._stop = (ctypes.c_uint64 * 2)(0, unicorn.address_of("uc_emu_stop"))
+        self._loops = (ctypes.c_uint64 * (2 * LOOP_SLOTS))()
+        self._stop = (ctypes.c_uint64 * 3)(0, unicorn.address_of("uc_emu_stop"), ctypes.addressof(self._loops))
         self.stop = ctypes.c_uint8.from_buffer(self._stop)
         """Not 0: the processor stops before the next block. Any thread may set it, where it must not call Unicorn's
         stop: that ends a block after any access to memory, and goes on at the block's beginning."""
@@ -75,6 +85,18 @@ class Callbacks:
         unicorn.hook(library.HOOK_TLB_FILL, fill, record)
         unicorn.hook(library.HOOK_BLOCK, block, ctypes.addressof(self._stop))
         unicorn.hook(library.HOOK_INTR, self._keep(_INTERRUPT(self._interrupt)))
+
+    def set_loop(self, address: int, function: int) -> bool:
+        """Have a function of the host called, as a block hook, before the block there; whether there is a place."""
+        slot = 2 * (address % LOOP_SLOTS)
+        if self._loops[slot]:
+            return False
+        self._loops[slot], self._loops[slot + 1] = address, function
+        return True
+
+    def clear_loop(self, address: int) -> None:
+        """Take back what `set_loop` has set."""
+        self._loops[2 * (address % LOOP_SLOTS)] = 0
 
     def take_vector(self) -> int:
         """The vector of the exception that stopped the processor (Intel SDM volume 3, 6.3.1), NO_VECTOR for none."""
@@ -101,9 +123,12 @@ class Callbacks:
         self._record[1], self._record[2] = address, kind
         return False
 
-    def _block(self, _uc: int, _address: int, _size: int, _data: int) -> None:
+    def _block(self, uc: int, address: int, size: int, data: int) -> None:
+        slot = 2 * (address % LOOP_SLOTS)
         if self.stop.value:
             self._unicorn.stop()
+        elif self._loops[slot] == address:
+            _BLOCK(self._loops[slot + 1])(uc, address, size, data)
 
     def _interrupt(self, _uc: int, vector: int, _data: int) -> None:
         self.vector = vector

@@ -85,7 +85,7 @@ class EmulatedX86:
         self._vectors = Registers(tuple(range(library.XMM0, library.XMM0 + 16)), 16)
         self._mxcsr = Registers((library.MXCSR,))
         self.turns = Turns(lambda thread: self._unicorn.save(thread.context), self._enter)
-        self.loops = Loops(self._unicorn, self.memory, self._callbacks.stop)
+        self.loops = Loops(self._unicorn, self.memory, self._callbacks)
         self.calls = 0
         self._closed = False
         self._ticks = threading.Thread(target=self._tick, daemon=True)
@@ -299,10 +299,7 @@ class EmulatedX86:
 
     def _pause(self, address: int) -> None:
         """A slice is over, or somebody asked for a stop."""
-        if self.turns.count == 1:
-            self.loops.seen_at(address)  # programs with more threads are Unicorn's alone
-        else:
-            self.loops.code_changed(0, SPACE)
+        self.loops.seen_at(address)
         self.turns.pass_on()
 
     def _faulted(self, error: int) -> int:
@@ -356,8 +353,10 @@ class EmulatedX86:
         self.loops.code_changed(start, end)
         if end - start > 1 << 20:
             self._unicorn.flush_all_code()
-        else:
-            self._unicorn.flush_code(start, end)
+            return
+        for page in range(start & -PAGE, end, PAGE):  # Unicorn looks up each as code, and does nothing where it is not
+            if self.memory.executable(page):
+                self._unicorn.flush_code(max(page, start), min(page + PAGE, end))
 
     def _tick(self) -> None:
         """Another thread of the host: ends slices."""

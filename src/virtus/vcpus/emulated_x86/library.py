@@ -121,10 +121,6 @@ class Unicorn:
         self._check(self._library.uc_hook_add(ctypes.c_void_p(self.handle), ctypes.byref(hook), kind, *arguments))
         return hook.value
 
-    def unhook(self, hook: int) -> None:
-        """Take a hook away."""
-        self._check(self._library.uc_hook_del(ctypes.c_void_p(self.handle), ctypes.c_size_t(hook)))
-
     def run(self, address: int) -> int:
         """Run from there to the next stop; the error of the library, OK for `stop` and HLT."""
         error: int = self._start(self.handle, address, 0, 0, 0)

@@ -9,11 +9,11 @@ from llvmlite import ir
 
 from virtus.records import dataclass
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.emulated_x86.loop_code import I32, I64, MXCSR_WORD, RIP_WORD, Loop, Refused
-from virtus.vcpus.emulated_x86.memory import PAGE, AddressSpace
+from virtus.vcpus.emulated_x86.loop_code import I32, I64, MXCSR_WORD, RIP_WORD, Loop, Refused, known
+from virtus.vcpus.emulated_x86.memory import PAGE, WRITE, AddressSpace
 
 LONGEST_INSTRUCTION: Final = 15
-MOST_ATTEMPTS: Final = 24
+MOST_ATTEMPTS: Final = 12
 MXCSR_MASKED: Final = 0x1F80
 MXCSR_CONTROL: Final = 0xFFC0
 """MXCSR's rounding, its masks and flushing to zero (Intel SDM volume 1, 10.2.3), without the status."""
@@ -51,8 +51,6 @@ def build(memory: AddressSpace, head: int, most: int, surroundings: Surroundings
         if found is None:
             return None
         blocks = blocks_of(found, head)
-        if len(blocks) != 1:
-            return None  # loops of several blocks stay with Unicorn: only those of one are tested against it
         counts = (ctypes.c_uint64 * 2)()
         try:
             loop = Loop(
@@ -85,6 +83,8 @@ def discover(memory: AddressSpace, head: int, most: int, bad: set[int]) -> dict[
             continue
         flow = instruction.flow_control
         if flow == FlowControl.NEXT:
+            if not known(instruction):
+                continue
             successors = [instruction.next_ip]
         elif flow == FlowControl.UNCONDITIONAL_BRANCH:
             successors = [instruction.near_branch_target]
@@ -107,8 +107,8 @@ def discover(memory: AddressSpace, head: int, most: int, bad: set[int]) -> dict[
 
 
 def _decode(memory: AddressSpace, address: int) -> Instruction | None:
-    if not memory.executable(address):
-        return None
+    if not memory.executable(address) or memory.rights_of(address // PAGE) & WRITE:
+        return None  # where code may be stored at any time, Unicorn sees to that
     room = PAGE - address % PAGE
     size = LONGEST_INSTRUCTION if room >= LONGEST_INSTRUCTION or memory.executable(address + room) else room
     instruction = Decoder(64, memory.code(address, size), ip=address).decode()
@@ -152,8 +152,6 @@ def _hook(loop: Loop, head: int, surroundings: Surroundings, counts: int) -> Non
         b.cbranch(condition, block, end)
         b.position_at_end(block)
 
-    asked = b.load(b.inttoptr(I64(surroundings.stop), pointer))
-    go_on_if(b.icmp_unsigned("==", asked, asked.type(0)))
     read = b.inttoptr(I64(surroundings.read), call.as_pointer())
     b.call(read, [hook.args[0], identifiers, places, I32(surroundings.count)])
     mxcsr = b.and_(b.load(b.gep(state, [I64(MXCSR_WORD)])), I64(MXCSR_CONTROL))

@@ -28,6 +28,7 @@ ARITHMETIC: Final = {
     Mnemonic.ADD: "add", Mnemonic.SUB: "sub", Mnemonic.CMP: "sub", Mnemonic.AND: "and_", Mnemonic.OR: "or_",
     Mnemonic.XOR: "xor", Mnemonic.TEST: "and_",
 }  # fmt: skip
+NOTHING: Final = (Mnemonic.NOP, Mnemonic.PAUSE, Mnemonic.ENDBR64)
 COMPARES: Final = (Mnemonic.CMP, Mnemonic.TEST)
 SHIFTS: Final = {Mnemonic.SHL: "shl", Mnemonic.SHR: "lshr", Mnemonic.SAR: "ashr"}
 MOVES: Final = {
@@ -122,10 +123,12 @@ class Loop:
                 b.ret(b.load(self._turns))
         return self._leaving[address]
 
-    def _go(self, address: int) -> Any:
-        """Where a jump to an address goes: a block, or out. To the head only where nobody wants us to stop."""
-        if address != self._head:
-            return self._blocks.get(address) or self._leave(address)
+    def _go(self, source: int, address: int) -> Any:
+        """Where a jump goes: a block, or out. To the head and backwards only where nobody wants us to stop."""
+        if address not in self._blocks:
+            return self._leave(address)
+        if address != self._head and address > source:
+            return self._blocks[address]
         again = self.function.append_basic_block("again")
         with self._b.goto_block(again):
             b = self._b
@@ -317,26 +320,22 @@ class Loop:
                 except Refused as refused:
                     raise Refused(refused.args[0], instruction.ip) from None
             elif flow == FlowControl.UNCONDITIONAL_BRANCH:
-                b.branch(self._go(instruction.near_branch_target))
+                b.branch(self._go(instruction.ip, instruction.near_branch_target))
                 return
             elif flow == FlowControl.CONDITIONAL_BRANCH and instruction.condition_code != ConditionCode.NONE:
                 taken = self._condition(instruction.condition_code)
-                b.cbranch(taken, self._go(instruction.near_branch_target), self._go(instruction.next_ip))
+                here, following = instruction.ip, instruction.next_ip
+                b.cbranch(taken, self._go(here, instruction.near_branch_target), self._go(here, following))
                 return
             else:
                 raise Refused("a call or a return")
-        b.branch(self._go(instructions[-1].next_ip))
+        b.branch(self._go(instructions[-1].ip, instructions[-1].next_ip))
 
     def _instruction(self, instruction: Instruction) -> None:
-        if instruction.has_lock_prefix or instruction.has_rep_prefix or instruction.has_repne_prefix:
-            raise Refused("a prefix")
-        mnemonic = instruction.mnemonic
-        if mnemonic in (Mnemonic.NOP, Mnemonic.PAUSE, Mnemonic.ENDBR64):
-            return
-        handler = _HANDLERS.get(mnemonic)
-        if handler is None:
+        if not known(instruction):
             raise Refused("an instruction")
-        handler(self, instruction)
+        if instruction.mnemonic not in NOTHING:
+            _HANDLERS[instruction.mnemonic](self, instruction)
 
     def _arithmetic(self, instruction: Instruction) -> None:
         how = ARITHMETIC[instruction.mnemonic]
@@ -378,11 +377,12 @@ class Loop:
         result = getattr(b, how)(value, value.type(count))
         self._write(instruction, 0, result, size)
         out = 8 * size - count if how == "shl" else count - 1
-        self._flag("CF", b.trunc(b.lshr(value, value.type(out)), I1))
-        if how == "shl":
-            self._flag("OF", b.icmp_signed("<", b.xor(value, result), value.type(0)))
+        carry = b.trunc(b.lshr(value, value.type(out)), I1)
+        self._flag("CF", carry)
+        if how == "shl":  # for more than one bit it is undefined; so it is what Unicorn makes it
+            self._flag("OF", b.xor(carry, b.icmp_signed("<", result, value.type(0))))
         else:
-            self._flag("OF", I1(0) if how == "ashr" else b.icmp_signed("<", value, value.type(0)))
+            self._flag("OF", b.icmp_signed("<", value, value.type(0)) if how == "lshr" and count == 1 else I1(0))
         self._flag("AF", I1(0))
         self._result_flags(result)
 
@@ -433,7 +433,8 @@ class Loop:
         self._write(instruction, 0, self._b.select(taken, new, old), size)
 
     def _set_condition(self, instruction: Instruction) -> None:
-        self._write(instruction, 0, self._b.zext(self._condition(instruction.condition_code), I8), 1)
+        size = self._size(instruction, 0)
+        self._write(instruction, 0, self._b.zext(self._condition(instruction.condition_code), I8), size)
 
     # Vectors ------------------------------------------------------------------------------------------------------
 
@@ -514,6 +515,13 @@ class Loop:
             self._set_low(instruction.op_register(0), b.fpext(self._vector(instruction, 1, FLOAT, 4), DOUBLE))
         else:
             self._set_low(instruction.op_register(0), b.fptrunc(self._vector(instruction, 1, DOUBLE, 8), FLOAT))
+
+
+def known(instruction: Instruction) -> bool:
+    """Whether instructions of this kind are translated; with some operands they are not, all the same."""
+    if instruction.has_lock_prefix or instruction.has_rep_prefix or instruction.has_repne_prefix:
+        return False
+    return instruction.mnemonic in _HANDLERS or instruction.mnemonic in NOTHING
 
 
 def _number(register: Any) -> int:

@@ -54,7 +54,9 @@ class AddressSpace:
         self._starts: list[int] = []
         self._ends: dict[int, int] = {}
         self.code_changed: Callable[[int, int], None] = lambda start, end: None
-        """Told when code may have been stored or lost its rights: whoever keeps translations."""
+        """Told before pages of code lose that right or are stored to by the host: whoever keeps translations."""
+        self.shared = False
+        """Whether some of it is shared with other processes and writable: they see the order of stores."""
         self.rights_reduced: Callable[[], None] = lambda: None
         """Told when a page lost a right."""
 
@@ -206,6 +208,9 @@ class AddressSpace:
         if whole:
             flags = mmap.MAP_SHARED | _MAP_FIXED
             _host_map(self.base + address, whole, protection & (READ | WRITE), flags, fd, offset)
+            if protection & WRITE and not self.shared:
+                self.shared = True
+                self.code_changed(0, SPACE)
         self._enter(address, size, 0)
         self._set_rights(address, whole, protection)
         return address
@@ -240,25 +245,24 @@ class AddressSpace:
         have = bytes(self._rights[start // PAGE : end // PAGE])
         if not self._whole(start, end):
             raise OSError(errno.ENOMEM, "nothing is mapped there")
+        if any(right & EXECUTE for right in set(have)):
+            self.code_changed(start, end)
         self._set_rights(start, end - start, protection)
         if any(right & ~protection for right in set(have)):
             self.rights_reduced()
-        if protection & EXECUTE or any(right & EXECUTE for right in set(have)):
-            self.code_changed(start, end)
 
     def unmap(self, address: int, size: int) -> None:
         """Give pages back."""
         start, end = address & -PAGE, -(-(address + size) // PAGE) * PAGE
         if not 0 <= start < end <= SPACE:
             raise OSError(errno.EINVAL, "no such addresses")
-        had_code = any(right & EXECUTE for right in set(bytes(self._rights[start // PAGE : end // PAGE])))
+        if any(right & EXECUTE for right in set(bytes(self._rights[start // PAGE : end // PAGE]))):
+            self.code_changed(start, end)
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
         _host_map(self.base + start, end - start, NO_ACCESS, flags)
         self._rights[start // PAGE : end // PAGE] = bytes((end - start) // PAGE)
         self._leave(start, end)
         self.rights_reduced()
-        if had_code:
-            self.code_changed(start, end)
 
     def code(self, address: int, size: int) -> bytes:
         """Bytes of pages that may be executed: see `executable`."""
