@@ -10,7 +10,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import socket
 import struct
 from collections import deque
@@ -117,7 +116,7 @@ class SwitchPort(_Finishing):
         super().__init__()
         self._directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
-        self._name = f"{os.getpid()}.{secrets.token_hex(4)}"
+        self._name = f"{os.getpid()}.{os.urandom(4).hex()}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)

@@ -7,7 +7,6 @@ directory is nobody else's. A socket whose machine was killed is removed by the 
 """
 
 import contextlib
-import json
 import os
 import re
 import select
@@ -115,6 +114,8 @@ class ControlSocket:
             self._answer(connection, bytes(line))
 
     def _answer(self, connection: socket.socket, line: bytes) -> None:
+        import json  # here and below: most machines are asked for nothing
+
         take = None
         try:
             answer: dict[str, Any] = {"result": self._does(line)}
@@ -132,6 +133,8 @@ class ControlSocket:
             take(connection)
 
     def _does(self, line: bytes) -> Any:
+        import json
+
         doing = f"controlling {self.name}"
         try:
             request = json.loads(line)
@@ -211,6 +214,8 @@ def open_line(name: str) -> socket.socket:
 
 
 def _exchange(connection: socket.socket, name: str, request: Mapping[str, Any]) -> Any:
+    import json
+
     received = bytearray()
     try:
         connection.sendall(json.dumps(request).encode() + b"\n")
@@ -229,6 +234,8 @@ def _exchange(connection: socket.socket, name: str, request: Mapping[str, Any]) 
 
 def attach(name: str, user_in: int, user_out: int, escape: bytes) -> None:
     """Connect two descriptors with a machine's console until `escape` is typed, or the machine ends."""
+    import json
+
     with open_line(name) as connection:
         connection.sendall(json.dumps({"command": "console"}).encode() + b"\n")
         received = bytearray()

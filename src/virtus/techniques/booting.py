@@ -1,7 +1,6 @@
 """What the techniques that boot systems have in common: reading images, opening disks, and ending in order."""
 
 import contextlib
-import hashlib
 import os
 import re
 import signal
@@ -54,7 +53,11 @@ def default_name(kernel: Path) -> str:
 
 def ethernet_address(prefix: bytes, name: str) -> bytes:
     """Of those that begin with these three bytes: the same for the same name, any where there is none."""
-    return prefix + (hashlib.sha256(name.encode()).digest() if name else os.urandom(3))[:3]
+    if not name:
+        return prefix + os.urandom(3)
+    from hashlib import sha256
+
+    return prefix + sha256(name.encode()).digest()[:3]
 
 
 @contextlib.contextmanager

@@ -20,13 +20,11 @@ from virtus.devices.virtio.network import Network
 from virtus.devices.virtio.queue import BadRing
 from virtus.devices.virtio.rng import Entropy
 from virtus.errors import GuestNotRunnable, HostLacks, UsageError
-from virtus.guests import linux_image
 from virtus.guests.elf import NotLoadable
 from virtus.host import kvm_devices
 from virtus.host.kvm_state import NotRestored
 from virtus.machine.machine_spec import MachineSpec, saved_spec
 from virtus.machine.meter import Meter, Report
-from virtus.machine.saved_machine import SavedMachine
 from virtus.machine.spec import GuestSpec
 from virtus.memory.guest_memory import GuestMemory
 from virtus.personalities.virtual_pc import boot, boot64
@@ -88,6 +86,8 @@ class Hvm:
 
     def restore(self, path: Path, console_in: int = 0, console_out: int = 1) -> Report:
         """Go on with a machine that `virtus domain save` has put into a file; raises VirtusError."""
+        from virtus.machine.saved_machine import SavedMachine
+
         saved = SavedMachine(path)
         doing = f"restoring from {path}"
 
@@ -184,6 +184,8 @@ def _load(machine: HardwareMachine, image: bytes, ramdisk: bytes, command: str, 
         entry = boot64.load(machine.memory, image, ramdisk, command, tables)
         first.start_long(entry, boot64.ZERO_PAGE, boot64.TABLES, boot64.DESCRIPTORS, boot64.STACK)
     else:
+        from virtus.guests import linux_image
+
         entry = boot.load(machine.memory, linux_image.read(image), ramdisk, command, tables)
         first.start(entry, boot.START_AT)
 

@@ -3,16 +3,15 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from virtus.devices.virtio.balloon import Balloon
 from virtus.errors import UsageError, VirtusError
-from virtus.machine import saved_machine
 from virtus.machine.control import Command, ConsoleWanted, ControlSocket
 from virtus.machine.machine_spec import MachineSpec, spec_as_json
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
+from virtus.records import replace
 from virtus.techniques.booting import default_name
 from virtus.techniques.hvm_machine import DESTROYED, RunningMachine
 
@@ -80,6 +79,8 @@ class _Commands:
     def save(self, request: Mapping[str, Any]) -> None:
         """Into a file; the machine ends when that is on the disk, and goes on as before where it cannot be made."""
         running, spec, path = self._running, self._spec, Path(str(request.get("path")))
+        from virtus.machine import saved_machine
+
         doing = f"saving {spec.name}"
         lost = [str(disk.path) for disk in spec.disks if disk.snapshot]
         if lost:

@@ -4,12 +4,14 @@ Source: xen/include/public/arch-x86/hvm/start_info.h. Linux has the entry since 
 """
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from virtus.guests.elf import NotLoadable
-from virtus.guests.linux_image import KernelImage
 from virtus.memory.guest_memory import PAGE, GuestMemory
 from virtus.personalities.virtual_pc import acpi_tables
+
+if TYPE_CHECKING:
+    from virtus.guests.linux_image import KernelImage
 
 NOTE_PVH: Final = 18  # XEN_ELFNOTE_PHYS32_ENTRY
 MAGIC: Final = 0x336EC578
@@ -34,7 +36,7 @@ def usable_ranges(memory: GuestMemory) -> list[tuple[int, int]]:
     return [(0, LOW_END), (HIGH_START, memory.low_size - HIGH_START), *memory.ranges[1:]]
 
 
-def load(memory: GuestMemory, kernel: KernelImage, ramdisk: bytes, command: str, tables: dict[int, bytes]) -> int:
+def load(memory: GuestMemory, kernel: "KernelImage", ramdisk: bytes, command: str, tables: dict[int, bytes]) -> int:
     """Put all into memory; the entry, to be called with START_AT in EBX. Raises NotLoadable."""
     note = kernel.notes.get(NOTE_PVH)
     if note is None:
