@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -47,7 +48,7 @@ while read -r line; do eval "$line"; echo "{prompt} $?"; done </dev/console
 """
 
 
-def _libraries(path: str) -> set[str]:
+def libraries(path: str) -> set[str]:
     shown = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
     return {word for line in shown.splitlines() for word in line.split() if word.startswith("/")}
 
@@ -59,7 +60,7 @@ def _closure() -> dict[str, Path]:
     program = os.path.realpath(sys.executable)
     objects = {program, *(path for path in found if path.endswith(".so"))}
     for path in objects:
-        found |= _libraries(path)
+        found |= libraries(path)
     found.add(program)
     found |= {str(path) for path in Path(virtus.__file__).parent.rglob("*.py")}
     return {path.lstrip("/"): Path(path) for path in found if os.path.exists(path)}
@@ -68,13 +69,21 @@ def _closure() -> dict[str, Path]:
 class NestedHost:
     """The host, running: `run` has it do a shell command."""
 
-    def __init__(self, place: Path, files: dict[str, Path] | None = None, processors: int = 1) -> None:
+    def __init__(
+        self,
+        place: Path,
+        files: dict[str, Path] | None = None,
+        *,
+        processors: int = 1,
+        memory: str = MEMORY,
+        modules: Sequence[str] = (),
+    ) -> None:
         qemu = shutil.which("qemu-system-x86_64")
         if qemu is None:
             pytest.skip("no host with SVM: qemu-system-x86_64 is not installed (Debian: qemu-system-x86)")
         kernel = kernels.kernel()
-        modules = [kernel / f"{name}.ko" for name in ("irqbypass", "kvm", "kvm-amd")]
-        if not all(module.exists() for module in modules):
+        wanted = [kernel / f"{name}.ko" for name in ("irqbypass", "kvm", "kvm-amd", *modules)]
+        if not (kernel / "kvm-amd.ko").exists():
             pytest.skip("Debian's kernel has no module kvm-amd")
         own = _closure()
         loader = next(name for name in own if "ld-linux" in name)
@@ -88,10 +97,12 @@ class NestedHost:
         own[real.lstrip("/")] = Path(real)
         own["bin/python3"] = Path(os.path.realpath(sys.executable))
         own["guest/vmlinuz"] = kernel / "vmlinuz"
-        image = kernels.ramdisk(script, place / "nested.img", *modules, files={**own, **(files or {})})
+        image = kernels.ramdisk(
+            script, place / "nested.img", *(one for one in wanted if one.exists()), files={**own, **(files or {})}
+        )
         self._process = subprocess.Popen(
             [
-                qemu, "-accel", "tcg", "-cpu", "EPYC", "-m", MEMORY, "-smp", str(processors), "-nodefaults",
+                qemu, "-accel", "tcg", "-cpu", "EPYC", "-m", memory, "-smp", str(processors), "-nodefaults",
                 "-nographic", "-no-reboot", "-serial", "stdio", "-kernel", str(kernel / "vmlinuz"),
                 "-initrd", str(image), "-append", "console=ttyS0 quiet mitigations=off panic=-1",
             ],

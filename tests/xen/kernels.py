@@ -24,10 +24,11 @@ DRIVERS: Final = (
     "drivers/virtio/virtio_balloon.ko", "drivers/block/virtio_blk.ko", "net/core/failover.ko",
     "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko", "drivers/char/hw_random/rng-core.ko",
     "drivers/char/hw_random/virtio-rng.ko", "drivers/char/virtio_console.ko",
+    "drivers/net/tun.ko",
     "virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-amd.ko",
 )  # fmt: skip
 """Those that are no modules are left out."""
-EDITION: Final = 4
+EDITION: Final = 5
 """Of what is kept of a package."""
 NODE: Final = (
     b"070701"  # the cpio format that Linux unpacks (Documentation/driver-api/early-userspace/buffer-format.rst)
