@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import claims, emulation, emulation_report, quiet, usermode
+from benchmarks import claims, emulation, emulation_report, hypervisor, quiet, usermode
 
 
 @pytest.fixture
@@ -142,3 +142,16 @@ def test_a_steady_state_is_of_the_later_rounds() -> None:
 def test_the_picture_of_emulation(emulated: dict[str, Any], tmp_path: Path) -> None:
     emulation_report.plot(emulated, tmp_path / "picture.svg")
     assert (tmp_path / "picture.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_monitor_is_compared_run_by_run() -> None:
+    figures = {
+        hypervisor.OURS: {"boot": [6.0, 9.0, 4.0], "start": [70.0]},
+        hypervisor.THEIRS: {"boot": [3.0, 3.0, 4.0]},
+        hypervisor.NATIVE: {"getpid": [0.5]},
+    }
+    measured = {"runs": 3, "processors": 2, "model": "a processor", "kernel": "6.1", "others": 0.3, "figures": figures}
+    text = hypervisor.markdown(measured)
+    assert "| from the start to user space, s | 6 (4-9) | 3 (3-4) |  | 2.00 |" in text
+    assert "| a system call in the guest, µs |  |  | 0.5 (0.5-0.5) |  |" in text
+    assert "took 30% of the processors" in text
