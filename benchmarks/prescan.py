@@ -2,15 +2,16 @@
 
 Each guest is a few instructions in flat protected mode, assembled here by GNU as: for the monitor as they are, for
 QEMU behind a multiboot header, for the processor itself as a program where nothing in them is privileged. Rounds are
-interleaved; the best of each counts, start-up taken off by a guest that does nothing.
+interleaved; the best of each counts, start-up taken off by a guest that does nothing. What is compared is processor
+time, user's and system's, of all processes that take part: other work on the machine shows less in that.
 """
 
 import argparse
+import resource
 import shutil
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,14 @@ GUESTS: Final = {
         1: imul $1103515245, %eax, %eax; add $12345, %eax; mov %eax, %ebx; shr $8, %ebx; and $1023, %ebx
         add table(, %ebx, 4), %edx; mov %edx, table(, %ebx, 4); dec %ecx; jnz 1b""",
     "calls, 3 * 10^7": "mov $30000000, %ecx; jmp 1f; 2: ret; 1: call 2b; dec %ecx; jnz 1b",
+    "sorting 32768 words": """
+        mov $32768, %ecx; mov $12345, %eax; mov $words, %edi
+        1: imul $1103515245, %eax, %eax; add $12345, %eax; mov %eax, (%edi); add $4, %edi; dec %ecx; jnz 1b
+        mov $words + 4, %esi
+        2: mov (%esi), %eax; mov %esi, %edi
+        3: cmp $words, %edi; je 4f; mov -4(%edi), %edx; cmp %eax, %edx; jbe 4f
+        mov %edx, (%edi); sub $4, %edi; jmp 3b
+        4: mov %eax, (%edi); add $4, %esi; cmp $words + 131072, %esi; jne 2b""",
     "150000 pushf, cli, popf": "mov $50000, %ecx; 1: pushf; pop %eax; cli; push %eax; popf; dec %ecx; jnz 1b",
 }
 PRIVILEGED: Final = {"150000 pushf, cli, popf"}
@@ -45,6 +54,7 @@ def build(source: str, directory: Path, kind: str) -> Path:
     name = f"{abs(hash((source, kind)))}"
     text = f".code32\n.globl _start\n.text\n{MULTIBOOT}\n_start: mov $stack, %esp\n{source}\n{END[kind]}\n"
     text += ".data\n.align 4096\ntable: .fill 1024, 4, 1\n.fill 1024, 4, 0\nstack: .long 0\n"
+    text += "words: .fill 32768, 4, 0\n"
     (directory / f"{name}.s").write_text(text)
     subprocess.run(["as", "--32", f"{name}.s", "-o", f"{name}.o"], cwd=directory, check=True)
     link = ["ld", "-m", "elf_i386", "-z", "noexecstack", "-Ttext", hex(START), f"{name}.o", "-o", name]
@@ -95,6 +105,12 @@ def native(program: Path) -> None:
     subprocess.run([str(program)], check=True, timeout=300)
 
 
+def processor_time() -> float:
+    """Seconds of this process and of all that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
 def main() -> None:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -114,9 +130,9 @@ def main() -> None:
                     if way == "native" and guest in PRIVILEGED:
                         continue
                     program = build(source, Path(name), kind)
-                    before = time.perf_counter()
+                    before = processor_time()
                     run(program)
-                    took = time.perf_counter() - before
+                    took = processor_time() - before
                     best[guest, way] = min(took, best.get((guest, way), took))
     print(f"| ms | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}")
     for guest in GUESTS:
