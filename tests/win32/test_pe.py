@@ -71,6 +71,41 @@ def test_a_library_is_read() -> None:
     assert list(image.relocations()) == []
 
 
+def with_directory(number: int, *words: int) -> bytes:
+    """The library with a data directory of 32-bit words in its section."""
+    place = prng_dll.SECTION + 0x100
+    data = bytearray(DLL)
+    struct.pack_into("<II", data, 64 + 24 + 112 + 8 * number, place, 4 * len(words))
+    offset = pe.parse(DLL, "a.dll").offset(place)
+    struct.pack_into(f"<{len(words)}I", data, offset, *words)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "index", "callbacks", "found"),
+    [
+        (0x1000, 0x1010, 0x1020, 0, ""),
+        (0x1000, 0x1010, 0x1020, 0x1120, ""),
+        (0x1000, 0x1010, 0xFFFF0000, 0, "outside"),
+        (0x1000, 0x1010, 0x7FFFFFFE, 0, "outside"),
+        (0x7000000, 0x7000010, 0x1020, 0, "outside"),
+        (0x1000, 0x1010, 0x1020, 0x7000000, "in no section"),
+    ],
+)
+def test_thread_local_storage_lies_in_the_image(start: int, end: int, index: int, callbacks: int, found: str) -> None:
+    base = pe.parse(DLL, "a.dll").base
+    words: list[int] = []
+    for address in (start, end, index, callbacks):
+        value = base + address if address else 0
+        words += [value & 0xFFFFFFFF, value >> 32]
+    image = pe.parse(with_directory(pe.TLS, *words, 0, 0), "a.dll")
+    if found:
+        with pytest.raises(GuestNotRunnable, match=found):
+            image.tls()
+    else:
+        assert image.tls() is not None
+
+
 def test_others_are_refused_by_name() -> None:
     data = bytearray(DLL)
     data[64 + 24 : 64 + 26] = struct.pack("<H", pe.PE32)

@@ -179,6 +179,8 @@ class Image:
             entry = self.long(lookup + 8 * index)
             if not entry:
                 return
+            if slots + 8 * index + 8 > self.size:
+                raise self.damaged(f"its imports from {dll} lie outside")
             name = f"#{entry & 0xFFFF}" if entry & BY_ORDINAL else self.text((entry & 0x7FFF_FFFF) + 2)
             yield Import(dll, name, slots + 8 * index)
         raise self.damaged(f"its imports from {dll} have no end")
@@ -266,13 +268,19 @@ class Image:
             place += length
 
     def tls(self) -> Tls | None:
-        """Thread-local storage; None for an image without."""
+        """Thread-local storage, which lies in the image and whose callbacks have an end; None for an image without."""
         place, _ = self.directories[TLS]
         if not place:
             return None
         start, end, index, callbacks, zeros = struct.unpack("<QQQQI", self.bytes_at(place, 36))
         if not start <= end <= start + self.size or zeros > LARGEST_IMAGE:
             raise self.damaged("its thread-local storage has no sensible size")
+        for address, size in ((start, end - start), (index, 4)):
+            if not self.base <= address <= self.base + self.size - size:
+                raise self.damaged("its thread-local storage lies outside")
+        place = callbacks - self.base
+        while callbacks and self.long(place):
+            place += 8
         return Tls(start, end, index, callbacks, zeros)
 
     @property
