@@ -9,6 +9,7 @@ from iced_x86 import Mnemonic
 
 from tests.prescan.instructions import BIT_TESTS, decoded, instructions, registers, undefined_flags, undefined_result
 from tests.prescan.machine import CODE_AT, DATA_AT, KERNEL_DATA, STACK_TOP, Machine
+from virtus.vcpus.scanned import faults
 from virtus.vcpus.scanned.cpu_state import AF, CF, DF, ES, FS, GS, IF, OF, PF, SF, ZF, CpuState
 from virtus.vcpus.scanned.faults import GuestFault
 
@@ -90,10 +91,14 @@ def test_instructions_do_what_unicorn_does(pair: Pair, data: st.DataObject) -> N
     ours, theirs = pair.ours.state, pair.theirs.state
     why = pair.emulate(1000 if repeated else 1)
     if why is realmode.Why.EVALUATE and pair.cpu.fault is None:
-        assert instruction.mnemonic in BIT_TESTS | {Mnemonic.RET}, instruction  # they lead far, where is no memory
+        # they lead far, where is no memory
+        assert instruction.mnemonic in BIT_TESTS | {Mnemonic.RET} or instruction.is_string_instruction, instruction
         return
     if why is realmode.Why.HALT:  # the one behind a repeated instruction
         theirs.eip -= 1
+    if fault is not None and instruction.is_string_instruction and pair.cpu.fault is None:
+        assert fault.vector == faults.GP  # it goes beyond its segment's limit, which Unicorn does not look at
+        return
     if fault is not None:
         assert pair.cpu.fault is not None, (instruction, fault, why)
         assert pair.cpu.fault.vector == fault.vector

@@ -8,7 +8,7 @@ import pytest
 from tests.prescan.machines import TestMachine, assemble, needs_assembler
 from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
-from virtus.vcpus.scanned import port_shortcuts
+from virtus.vcpus.scanned import patches, port_shortcuts
 from virtus.vcpus.scanned.breakpoints import CodePages
 from virtus.vcpus.scanned.cells import NEVER_AT, SHARED, TABLES_AT, Cells
 from virtus.vcpus.scanned.cpu_state import DS, CpuState
@@ -210,6 +210,22 @@ def test_what_the_guest_makes_of_the_queue_harms_nobody() -> None:
     assert len(shortcuts.take()) == port_shortcuts.MOST
     assert not shortcuts.waiting
     shortcuts.close()
+
+
+def test_where_there_is_no_room_for_more_fragments_all_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, boot: Boot
+) -> None:
+    monkeypatch.setattr(patches, "FRAGMENTS", 300)
+    sites = "".join(
+        f"mov ${ROUNDS}, %ecx\n 1: cli; inc %ebx; nop; nop; nop; nop; sti; nop; nop; nop; nop; nop; dec %ecx; jnz 1b\n"
+        for _ in range(6)
+    )
+    machine = boot(f"xor %ebx, %ebx\n {sites} mov %ebx, %eax; {PRINT_EAX} {DONE}")
+    machine.run()
+    assert printed(machine) == [6 * ROUNDS]
+    assert machine.vcpu.codes.dropped, "patches were given up"
+    assert machine.vcpu.monitor.patches.made, "and made again"
+    assert machine.vcpu.evaluated < 12 * ROUNDS
 
 
 def test_a_selector_that_names_no_descriptor_of_the_global_table_is_never_the_easy_case() -> None:
