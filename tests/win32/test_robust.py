@@ -11,6 +11,7 @@ import pytest
 
 from tests.guest_runs import need, virtus
 from tests.win32.compilers import build
+from virtus.guests import pe
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("windows-guests")]
 AT_ONCE = 8
@@ -73,6 +74,27 @@ def test_starts_in_a_row_and_at_once_leave_nothing(technique: str, starts: int, 
     assert running(str(program)) == []
     assert list(temporary.iterdir()) == []
     assert surroundings() == before
+
+
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_callbacks_that_cannot_be_read_are_told_in_a_line(technique: str, tmp_path: Path) -> None:
+    need(technique)
+    program = build("calls", tmp_path)
+    data = bytearray(program.read_bytes())
+    image = pe.parse(bytes(data), program.name)
+    tls = image.tls()
+    assert tls is not None and tls.callbacks
+    place = next(
+        number for number, section in enumerate(image.sections)
+        if section.address <= tls.callbacks - image.base < section.address + section.size
+    )  # fmt: skip
+    headers = int.from_bytes(data[60:64], "little")
+    optional = int.from_bytes(data[headers + 20 : headers + 22], "little")
+    data[headers + 24 + optional + 40 * place + 39] &= ~0xC0 & 0xFF  # IMAGE_SCN_MEM_READ and _WRITE
+    program.write_bytes(data)
+    done = virtus("run", "--with", technique, "--", str(program))
+    assert done.returncode == 126
+    assert b"callbacks" in done.stderr and done.stderr.count(b"\n") == 1
 
 
 def timeless(output: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import Final
 from virtus.personalities.win32 import environment as variables
 from virtus.personalities.win32 import heaps, inheritance, paths, process_blocks, virtual_memory
 from virtus.personalities.win32.command_line import join
+from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.handle_functions import standard_streams
 from virtus.personalities.win32.modules import Module, Modules
 from virtus.personalities.win32.process import Process, Thread
@@ -111,7 +112,10 @@ def _callbacks(process: Process, module: Module, reason: int) -> None:
         return
     place = process.modules.relocated(module, tls.callbacks)
     for _ in range(MOST_CALLBACKS):
-        callback = process.memory.u64(place)
+        try:
+            callback = process.memory.u64(place)
+        except AccessViolation:
+            raise module.image.damaged("its callbacks for threads cannot be read") from None
         if not callback:
             return
         process.engine.call(callback, module.base, reason, 0)
