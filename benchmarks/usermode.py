@@ -131,7 +131,8 @@ def _call_table(figures: dict[str, Any]) -> list[str]:
     for name, values in figures["getpid_us"].items():
         lines.append(f"| {name}, getpid | {_spread(values)} |")
     for name, values in figures["notified_us"].items():
-        lines.append(f"| {name}, a notified call | {_spread(values)} |")
+        if name != "native":
+            lines.append(f"| {name}, a notified call | {_spread(values)} |")
     return lines
 
 
