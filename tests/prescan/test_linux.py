@@ -93,7 +93,7 @@ def test_disk_cd_and_network_work_both_ways(tmp_path: Path, monkeypatch: pytest.
         )  # fmt: skip
     shown = done.stdout.decode("utf-8", "replace")
     for name, what in (("disk", disk), ("CD", data), ("network", served)):
-        assert f"{name} {hashlib.md5(what).hexdigest()}" in shown, shown[-3000:]
+        assert f"{name} {hashlib.md5(what).hexdigest()}" in shown, (shown[-3000:], done.stderr)
     assert host.files["kept"] == data
     written = (tmp_path / "disk").read_bytes()
     assert written[8 * 512 : 8 * 512 + len(served)] == served
