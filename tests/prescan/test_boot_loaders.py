@@ -75,7 +75,7 @@ def test_memtest_tests_memory(tmp_path: Path) -> None:
     assert machine.stdout is not None
     output, end = b"", time.monotonic() + PATIENCE_S
     try:
-        while not re.search(rb"#([89]|10) ", output):
+        while not re.search(rb"#([89]|10) +\[", output):
             assert time.monotonic() < end, shown(output.decode("latin1"))[-2000:]
             more = os.read(machine.stdout.fileno(), 4096)
             assert more, "it has ended"

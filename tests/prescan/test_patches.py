@@ -116,6 +116,33 @@ def test_a_segment_that_is_loaded_again_is_the_descriptor_of_now(boot: Boot) -> 
     assert machine.vcpu.evaluated < 2 * ROUNDS
 
 
+def test_an_invalidation_by_a_short_address_is_no_other_instruction(boot: Boot) -> None:
+    machine = boot(f"""
+        lgdt gdt_register {PAGING}
+        mov $0x5000, %ebx; mov ${ROUNDS}, %ecx; xor %edx, %edx
+        1: stc; .byte 0x67, 0x0F, 0x01, 0x3F  # invlpg (%bx)
+        adc $0, %edx
+        nop; nop; nop; nop; nop; dec %ecx; jnz 1b
+        mov %edx, %eax; {PRINT_EAX} {DONE} {TABLES}""")
+    machine.run()
+    assert printed(machine) == [ROUNDS]
+
+
+def test_a_patched_pushf_shows_no_resume_flag(boot: Boot) -> None:
+    """Each return changes AC as well, and so is the evaluator's."""
+    machine = boot(f"""
+        lgdt gdt_register
+        mov ${ROUNDS}, %ecx; xor %ebx, %ebx
+        1: mov %ecx, %eax; and $1, %eax; shl $18, %eax; or $0x10202, %eax
+        push %eax; push %cs; push $2f; iretl
+        2: pushf; pop %eax; and $0x10000, %eax; or %eax, %ebx
+        nop; nop; nop; nop; dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE} {TABLES}""")
+    machine.run()
+    assert printed(machine) == [0]
+    assert machine.vcpu.monitor.patches.made
+
+
 def test_no_jump_is_laid_over_where_another_patch_goes_back_to(boot: Boot) -> None:
     """The patch of the first instruction does the load, too; then the load itself, jumped to, becomes hot."""
     machine = boot(f"""

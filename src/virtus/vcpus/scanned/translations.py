@@ -43,6 +43,7 @@ from virtus.vcpus.scanned.cells import (
 from virtus.vcpus.scanned.cpu_state import CS, IF, NT, RF
 
 HOST_FLAGS: Final = 0x202
+INVLPG: Final = b"\x0f\x01"
 JE, JNE, JAE = b"\x0f\x84", b"\x0f\x85", b"\x0f\x83"
 CONTROLS: Final = {Register.CR0: CR0_AT, Register.CR2: CR2_AT, Register.CR3: CR3_AT, Register.CR4: CR4_AT}
 _LOADED: Final = {Register.DS, Register.ES, Register.FS, Register.GS}
@@ -156,6 +157,7 @@ def _pushf(into: Fragment, instruction: Instruction) -> None:
     into.own_stack()
     into.emit(b"\x8b\x04\x24\x25", struct.pack("<I", NATIVE | 2))  # mov eax, [esp]; and eax, NATIVE
     into.emit(b"\x0b\x05", EFLAGS_AT)  # or eax, [EFLAGS]
+    into.emit(b"\x25", struct.pack("<I", ~RF & 0xFFFF_FFFF))  # and eax, ~RF
     into.guest_stack()
     into.places.append(Place(into.end, instruction.ip32, True))
     into.emit(b"\x50")  # push eax
@@ -255,11 +257,15 @@ def _iret(into: Fragment, instruction: Instruction) -> None:
     into.emit(b"\x8d\x64\x24\x0c\xff\x25", TARGET_AT)  # lea esp, [esp + 12]; jmp [target]
 
 
-def _invlpg(into: Fragment, instruction: Instruction) -> None:
-    """INVLPG of a page of which nothing is remembered."""
+def _encoded(instruction: Instruction) -> bytes:
     encoder = Encoder(32)
     encoder.encode(instruction, instruction.ip)
-    raw = encoder.take_buffer()  # 0F 01 /7
+    return encoder.take_buffer()
+
+
+def _invlpg(into: Fragment, instruction: Instruction) -> None:
+    """INVLPG of a page of which nothing is remembered."""
+    raw = _encoded(instruction)  # 0F 01 /7
     into.save_eax(instruction.ip32)
     into.emit(b"\x8d", bytes([raw[2] & ~0x38]), raw[3:])  # lea eax, [...]
     into.own_stack()
@@ -329,7 +335,7 @@ def translation(instruction: Instruction) -> Translate | None:
     """How an instruction is translated; None where it is not."""
     mnemonic = instruction.mnemonic
     if mnemonic == Mnemonic.INVLPG:
-        return None if instruction.has_segment_prefix or instruction.len > 7 else _invlpg
+        return _invlpg if instruction.len <= 7 and _encoded(instruction)[:2] == INVLPG else None  # no prefixes
     first = instruction.op0_register if instruction.op_count and instruction.op0_kind == OpKind.REGISTER else 0
     if mnemonic == Mnemonic.PUSH and Register.ES <= first <= Register.GS:
         return _push_segment if instruction.len <= 2 and instruction.stack_pointer_increment == -4 else None
