@@ -1,10 +1,10 @@
 """The paper's claims on User Mode Linux (sections 3.1 and 3.2), measured again on uml-tt and uml-skas; and those on
-emulation (2.1), Windows programs (2.2) and paravirtualization (3.4), which `emulation_claims`, `windows_claims` and
-`paravirt_claims` measure.
+emulation (2.1), Windows programs (2.2), scan before execution (3.3) and paravirtualization (3.4), which
+`emulation_claims`, `windows_claims`, `prescan_claims` and `paravirt_claims` measure.
 
 usage: python -m benchmarks.claims [--document] [CLAIM ...]   default: all of
   architecture, instructions, direct, first-output (2.1), windows (2.2), switches, speed, processes, memory (3.1, 3.2),
-  paravirt (3.4)
+  scan, direct-execution (3.3), paravirt (3.4)
 
 With --document the figures also go into docs/claims.md, to the marks there that have their names.
 """
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import emulation_claims, paravirt_claims, quiet, windows_claims, workloads
+from benchmarks import emulation_claims, paravirt_claims, prescan_claims, quiet, windows_claims, workloads
 from benchmarks.emulated_programs import NotBuildable
 from virtus.comparison.tree import descendants
 from virtus.isa.x86.linux_calls import NUMBERS
@@ -126,6 +126,7 @@ CLAIMS = {
     "speed": speed,
     "processes": processes,
     "memory": memory,
+    **prescan_claims.CLAIMS,
     **paravirt_claims.CLAIMS,
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tests.prescan.machines import needs_assembler
 from tests.prescan.test_prescan_technique import kernel, needs_bios
-from virtus.machine.control import NAME
+from virtus.machine.control import NAME, names
 from virtus.techniques.booting import default_name
 
 pytestmark = [needs_assembler, pytest.mark.slow]
@@ -45,8 +46,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     def begin(source: str) -> subprocess.Popen[bytes]:
         words = ["run", "--name", "pc", "--bios", "none", "--console", "serial", str(kernel(tmp_path, source))]
         machine = subprocess.Popen(
-            [sys.executable, "-P", "-m", "virtus", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
+            [sys.executable, "-P", "-m", "virtus", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
         running.append(machine)
         assert machine.stdout is not None
         assert machine.stdout.read(7) == b"hello\n" + (b"." if source is COUNT else b"!")
@@ -56,8 +58,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     for machine in running:
         machine.kill()
         machine.wait()
-        assert machine.stdout is not None
+        assert machine.stdout is not None and machine.stderr is not None
         machine.stdout.close()
+        machine.stderr.close()
 
 
 def test_a_machine_is_listed_paused_and_destroyed(start: Start, tmp_path: Path) -> None:
@@ -90,6 +93,44 @@ def test_a_screenshot_of_pixels(start: Start, tmp_path: Path) -> None:
     missing = domain("screenshot", "pc", str(tmp_path / "none" / "shot.png"))
     assert missing.returncode != 0
     assert "No such file" in missing.stderr
+
+
+def processes_of(machine: subprocess.Popen[bytes]) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text().split()]
+
+
+def lives(process: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_machine_that_is_killed_leaves_nothing(start: Start) -> None:
+    machine = start(COUNT)
+    processes = processes_of(machine)
+    assert len(processes) >= 2
+    machine.kill()
+    machine.wait()
+    limit = time.monotonic() + PATIENCE_S
+    while any(lives(process) for process in processes):
+        assert time.monotonic() < limit, "a process of the guest's lives on"
+        time.sleep(0.01)
+    assert domain("list", "--json").stdout == "[]\n"
+    assert names() == []
+
+
+def test_a_guests_process_that_is_killed_is_told_in_a_line_and_leaves_nothing(start: Start) -> None:
+    machine = start(COUNT)
+    processes = processes_of(machine)
+    time.sleep(0.5)  # by then it has used the processor, and the template of such processes has not
+    busiest = max(processes, key=lambda one: sum(map(int, Path(f"/proc/{one}/stat").read_text().split()[13:15])))
+    os.kill(busiest, signal.SIGKILL)
+    assert machine.wait(PATIENCE_S) == 1
+    assert machine.stderr is not None
+    assert re.fullmatch(rb"virtus: running the guest: its process ended with status 0x9\n", machine.stderr.read())
+    assert not any(lives(process) for process in processes)
+    assert names() == []
 
 
 # real mode, where a keyboard is asked for ever, as a boot loader does at its prompt
