@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtus.isa.riscv64 import RISCV64
-from virtus.vcpus.translator import cache
-from virtus.vcpus.translator.cache import Cache, pack, unpack
+from virtus.vcpus.translator import cache, quick_image
+from virtus.vcpus.translator.cache import Cache, pack, sealed, unpack, unsealed
 from virtus.vcpus.translator.llvm.request import Optimised
+from virtus.vcpus.translator.quick_image import Places, QuickImage
 
 ADDRESS = st.integers(0, 2**38)
 UNITS = st.builds(
@@ -33,18 +34,19 @@ def test_what_is_packed_is_unpacked(units: list[Optimised]) -> None:
     assert unpack(pack(units)) == units
 
 
-@given(st.lists(UNITS, min_size=1, max_size=2), st.data())
-def test_a_changed_byte_is_noticed(units: list[Optimised], data: st.DataObject) -> None:
-    packed = bytearray(pack(units))
-    packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+@given(st.binary(max_size=100), st.data())
+def test_a_changed_byte_is_noticed(content: bytes, data: st.DataObject) -> None:
+    file = bytearray(sealed(content))
+    assert unsealed(bytes(file)) == content
+    file[data.draw(st.integers(0, len(file) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(ValueError, match="not what was written"):
-        unpack(bytes(packed))
+        unsealed(bytes(file))
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not what was written"):
-        unpack(data)
+        unsealed(data)
 
 
 def test_a_second_run_finds_what_the_first_has_kept(tmp_path: Path) -> None:
@@ -116,11 +118,53 @@ def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path) -> Non
     assert kept.load("image") == []
 
 
+def image(*pcs: int, blob: bytes = bytes(64)) -> QuickImage:
+    return QuickImage(blob, list(pcs), [8] * len(pcs), Places([8], [pcs[0]]), ((pcs[0], pcs[0] + 4),), (b"abcd",), ())
+
+
+def test_quick_code_is_found_again_and_added_to(tmp_path: Path) -> None:
+    kept = Cache(RISCV64, tmp_path)
+    kept.store({"image": [unit()]})
+    kept.store_quick({"image": image(0x1000)})
+    kept.store_quick({"image": image(0x2000)})
+    found = Cache(RISCV64, tmp_path).load_quick("image")
+    assert found is not None
+    assert list(found.entries) == [0x1000, 0x2000]
+    assert kept.load_quick("another") is None
+    assert kept.load("image") == [unit()]
+
+
+def test_quick_code_of_other_sources_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Cache(RISCV64, tmp_path).store_quick({"image": image(0x1000)})
+    monkeypatch.setattr(cache, "sources", lambda isa: "others")
+    assert Cache(RISCV64, tmp_path).load_quick("image") is None
+
+
+def test_the_sources_are_those_of_the_quick_translator() -> None:
+    found = cache.sources(RISCV64)
+    for name in (
+        "vcpus/translator/baseline.py ",
+        "isa/builder.py ",
+        "isa/x86/assembler.py ",
+        "isa/riscv64/integers.py ",
+    ):
+        assert name in found
+
+
+def test_quick_code_without_bounds_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_image, "LARGEST", 100)
+    kept = Cache(RISCV64, tmp_path)
+    kept.store_quick({"image": image(0x1000, blob=bytes(101))})
+    assert kept.load_quick("image") is None
+
+
 def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     kept = Cache(RISCV64, tmp_path / "file" / "below")
     kept.store({"image": [unit()]})
+    kept.store_quick({"image": image(0x1000)})
     assert kept.load("image") == []
+    assert kept.load_quick("image") is None
 
 
 def test_the_place_follows_the_environment() -> None:

@@ -97,7 +97,7 @@ class Emulation:
         host_has()  # looks at the processor, which cannot be done where the guest's root is
         libraries = sysroots(spec)
         kept = Cache(RISCV64, directory(os.environ))
-        background = Background.start(RISCV64, kept.store if kept.usable else None)
+        background = Background.start(RISCV64, kept if kept.usable else None)
 
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))

@@ -42,6 +42,8 @@ AFTER: Final = frozenset((layout.EXIT_SYSCALL, layout.EXIT_FLUSH))
 _I32: Final = struct.Struct("<i")
 _U64: Final = struct.Struct("<Q")
 _COUNT: Final = b"\xff\x0d"  # dec dword [rip + ...]
+COUNTER_AT, COUNTER_FROM = 2, 6
+"""Of an entry: where its counter's distance stands, and from where that is counted."""
 _BODY: Final = b"\x78\x05\xe9"  # js behind the next; jmp ...
 _NEAR: Final = b"\x48\xc7\x87" + _I32.pack(WORD * layout.PC)  # mov qword [rdi + PC], ...
 _FAR: Final = b"\x48\xb8"  # mov rax, ...
@@ -53,7 +55,7 @@ _HOT: Final = b"\xff\xa7" + _I32.pack(WORD * layout.HOT_AT)  # jmp [rdi + HOT_AT
 def _entry(pc: int, counter: int, body: int) -> bytes:
     """Counts, and goes on at `body` until the counter runs out; both are distances from here. There are so many of
     these that they are put together by hand."""
-    begun = _COUNT + _I32.pack(counter - 6) + _BODY + _I32.pack(body - 13)
+    begun = _COUNT + _I32.pack(counter - COUNTER_FROM) + _BODY + _I32.pack(body - 13)
     if pc < 1 << 31:
         return begun + _NEAR + _I32.pack(pc) + _THIS + _I32.pack(-31) + _HOT
     return begun + _FAR + _U64.pack(pc) + _FAR_STORE + _THIS + _I32.pack(-37) + _HOT

@@ -1,15 +1,14 @@
-"""Optimised translations on disk, so that a program starts warm the second time.
+"""Translations on disk, so that a program starts warm the second time.
 
-One file for each executable mapping, named by a hash of its content and address, of the instruction set's and the
-translator's versions and of the host's processor: what does not fit is simply not found. A file is a digest of the
-rest, an index (JSON) and the code; it is written beside and renamed, and read whole. A file that is damaged, or that
-somebody else could have written, is not used. All together they take at most `MOST_BYTES`; the longest unused go first.
+Two files for each executable mapping, what is optimised and what is quick, named by a hash of its content and address,
+of the instruction set's and the translator's versions and of the host's processor: what does not fit is simply not
+found. A file is a checksum of the rest and the rest: for optimised code an index (JSON) and the code, for quick
+code what `quick_image` says; it is written beside and renamed, and read whole. A file that is damaged, or that somebody
+else could have written, is not used. All together they take at most `MOST_BYTES`; the longest unused go first.
 """
 
-import hashlib
 import json
 import os
-import platform
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,13 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
+from virtus.vcpus.translator import quick_image
+from virtus.vcpus.translator.digest import SIZE, checksum, digest
 from virtus.vcpus.translator.llvm.request import VERSION, Optimised
+from virtus.vcpus.translator.quick_image import QuickImage
 
 MOST_BYTES: Final = 512 << 20
 LARGEST_FILE: Final = 128 << 20
 SUFFIX: Final = ".translated"
-_DIGEST: Final = 32
+QUICK: Final = "quick "
+"""Before an image's name, where its quick code is meant."""
 _LENGTH: Final = 8
+_SOURCES: Final = ("vcpus/translator", "isa", "isa/x86")
+"""What quick code is made by, below the package, besides the instruction set's own."""
 
 
 def directory(environment: "os._Environ[str] | dict[str, str]") -> Path:
@@ -39,7 +44,18 @@ def processor() -> str:
     """The host's processor and its features: code for one may not run on another."""
     with open("/proc/cpuinfo") as stream:
         lines = [line for line in stream if line.startswith(("model name", "flags"))]
-    return platform.machine() + "".join(sorted(set(lines)))
+    return os.uname().machine + "".join(sorted(set(lines)))
+
+
+def sources(isa: InstructionSet) -> str:
+    """The state of the translator's sources: quick code is for just these. (A version would be forgotten some day.)"""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    found = []
+    for place in (*_SOURCES, f"isa/{isa.name}"):
+        with suppress(OSError), os.scandir(os.path.join(package, place)) as entries:
+            states = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".py")]
+            found += [f"{place}/{name} {state.st_mtime_ns} {state.st_size}" for name, state in sorted(states)]
+    return "\n".join(found)
 
 
 class Cache:
@@ -51,7 +67,8 @@ class Cache:
     def __init__(self, isa: InstructionSet, place: Path) -> None:
         self._fd = _open(place)
         salt = f"{isa.name} {isa.version} {VERSION} {processor()}"
-        self._salt = hashlib.sha256(salt.encode()).digest()
+        self._salt = digest(salt.encode())
+        self._quick_salt = digest(self._salt + sources(isa).encode())
 
     @property
     def usable(self) -> bool:
@@ -59,23 +76,39 @@ class Cache:
         return self._fd >= 0
 
     def _name(self, image: str) -> str:
-        return hashlib.sha256(self._salt + image.encode()).hexdigest() + SUFFIX
+        salt = self._quick_salt if image.startswith(QUICK) else self._salt
+        return digest(salt + image.encode()).hex() + SUFFIX
 
     def load(self, image: str) -> list[Optimised]:
-        """All that is kept for an image, possibly nothing."""
-        if self._fd < 0:
-            return []
-        name = self._name(image)
+        """All optimised code that is kept for an image, possibly none."""
         try:
-            data = self._read(name)
-            units = unpack(data)
+            return unpack(self._content(image))
         except (OSError, ValueError):
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self._fd)
+            self._drop(image)
             return []
+
+    def load_quick(self, image: str) -> QuickImage | None:
+        """The quick code that is kept for an image, if any."""
+        try:
+            return quick_image.unpack(self._content(QUICK + image))
+        except (OSError, ValueError):
+            self._drop(QUICK + image)
+            return None
+
+    def _content(self, image: str) -> bytes:
+        """What a file has behind its checksum. Raises OSError where there is none, ValueError for a damaged one."""
+        if self._fd < 0:
+            raise FileNotFoundError(image)
+        name = self._name(image)
+        content = unsealed(self._read(name))
         with suppress(OSError):
             os.utime(name, dir_fd=self._fd)  # when it was last used
-        return units
+        return content
+
+    def _drop(self, image: str) -> None:
+        if self._fd >= 0:
+            with suppress(OSError):
+                os.unlink(self._name(image), dir_fd=self._fd)
 
     def _read(self, name: str) -> bytes:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._fd)
@@ -89,16 +122,24 @@ class Cache:
 
     def store(self, units: dict[str, list[Optimised]]) -> None:
         """Add translations to what is kept for their images; the newest of an entry is kept. Never fails loudly."""
-        if self._fd < 0:
-            return
         for image, made in units.items():
             kept = {(tuple(unit.entries), unit.precise): unit for unit in [*self.load(image), *made]}
-            data = pack(kept.values())
-            if len(data) <= LARGEST_FILE:
-                with suppress(OSError):
-                    self._write(self._name(image), data)
-        with suppress(OSError):
-            self._tidy()
+            self._keep(image, pack(kept.values()))
+        self._tidy()
+
+    def store_quick(self, made: dict[str, QuickImage]) -> None:
+        """Add quick code to what is kept for its images. Never fails loudly."""
+        for image, new in made.items():
+            kept = self.load_quick(image)
+            joined = new if kept is None else kept.joined(new)
+            if len(joined.blob) <= quick_image.LARGEST:
+                self._keep(QUICK + image, joined.pack())
+        self._tidy()
+
+    def _keep(self, image: str, content: bytes) -> None:
+        if self._fd >= 0 and len(content) <= LARGEST_FILE:
+            with suppress(OSError):
+                self._write(self._name(image), sealed(content))
 
     def _write(self, name: str, data: bytes) -> None:
         beside = f".{os.getpid()}.{name}"
@@ -116,7 +157,12 @@ class Cache:
             raise
 
     def _tidy(self) -> None:
-        """Remove what was used longest ago, down to the limit; and what a killed process left half written."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                self._remove_longest_unused()
+
+    def _remove_longest_unused(self) -> None:
+        """Down to the limit; and what a killed process left half written."""
         files = []
         for name in os.listdir(self._fd):
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
@@ -152,8 +198,21 @@ def _open(place: Path) -> int:
     return descriptor
 
 
+def sealed(content: bytes) -> bytes:
+    """A file's content behind its checksum."""
+    return checksum([content]) + content
+
+
+def unsealed(data: bytes) -> bytes:
+    """What `sealed` was given; raises ValueError for anything else."""
+    content = data[SIZE:]
+    if len(data) < SIZE or checksum([content]) != data[:SIZE]:
+        raise ValueError("not what was written")
+    return content
+
+
 def pack(units: Iterable[Optimised]) -> bytes:
-    """Translations as a file has them."""
+    """Optimised code as a file has it."""
     index, blobs, at = [], [], 0
     for unit in units:
         parts = [unit.blob, *unit.code]
@@ -169,17 +228,14 @@ def pack(units: Iterable[Optimised]) -> bytes:
         blobs += parts
         at += sum(map(len, parts))
     head = json.dumps(index).encode()
-    rest = len(head).to_bytes(_LENGTH, "little") + head + b"".join(blobs)
-    return hashlib.sha256(rest).digest() + rest
+    return len(head).to_bytes(_LENGTH, "little") + head + b"".join(blobs)
 
 
 def unpack(data: bytes) -> list[Optimised]:
-    """What `pack` made; raises ValueError for anything else."""
-    if len(data) < _DIGEST + _LENGTH or hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-        raise ValueError("not what was written")
-    length = int.from_bytes(data[_DIGEST : _DIGEST + _LENGTH], "little")
-    start = _DIGEST + _LENGTH + length
-    index: list[dict[str, Any]] = json.loads(data[_DIGEST + _LENGTH : start])
+    """What `pack` made; raises ValueError for what cannot be."""
+    length = int.from_bytes(data[:_LENGTH], "little")
+    start = _LENGTH + length
+    index: list[dict[str, Any]] = json.loads(data[_LENGTH:start])
     return [_unit(data, start, row) for row in index]
 
 

@@ -16,9 +16,18 @@ STATE_WORDS: Final = 128
 """What is used of a state page, in words."""
 _ALIGNMENT: Final = 64
 """What the constants beside optimised code may need: a whole vector register of the host."""
-_COUNTERS_A_PAGE: Final = layout.PAGE // 4
+COUNTER_BYTES: Final = 4
+_COUNTERS_A_PAGE: Final = layout.PAGE // COUNTER_BYTES
+_NO_COUNTERS: Final = STATE_WORDS * 8 // COUNTER_BYTES
+"""At the beginning of each page; see `Region.counter`."""
 _RESTED: Final = 1 << 30
 """What a counter gets when its block is not to be heard of again for long."""
+
+
+def counter_number(number: int) -> int:
+    """Where the counter of that number is, among those that `Region.counters` gives."""
+    page, place = divmod(number, _COUNTERS_A_PAGE - _NO_COUNTERS)
+    return page * _COUNTERS_A_PAGE + _NO_COUNTERS + place
 
 
 class Region:
@@ -57,13 +66,32 @@ class Region:
         would take a register that is loaded for the counter just stored, and find out late (Intel optimization manual,
         "4-KByte aliasing"; such loops run up to six times slower).
         """
-        if self._counted % _COUNTERS_A_PAGE < STATE_WORDS * 2:
-            self._counted += STATE_WORDS * 2 - self._counted % _COUNTERS_A_PAGE
+        if self._counted % _COUNTERS_A_PAGE < _NO_COUNTERS:
+            self._counted += _NO_COUNTERS - self._counted % _COUNTERS_A_PAGE
         if self._counted >= len(self._counters):
             return len(self._counters) - 1
         self._counters[self._counted] = first
         self._counted += 1
         return self._counted - 1
+
+    def counters(self, count: int, first: int) -> int | None:
+        """Pages of new counters: the index from which `counter_number` counts; None when there are not so many left."""
+        start = -(-self._counted // _COUNTERS_A_PAGE) * _COUNTERS_A_PAGE
+        end = start + counter_number(count)
+        if end > len(self._counters):
+            return None
+        self._counters[start:end] = memoryview(first.to_bytes(COUNTER_BYTES, "little") * (end - start)).cast("I")
+        self._counted = end
+        return start
+
+    def code(self, start: int, end: int) -> bytes:
+        """What stands at addresses that `put` gave."""
+        return self._code[start - layout.CODE : end - layout.CODE]
+
+    @property
+    def room(self) -> int:
+        """Bytes of code that there is room for."""
+        return layout.CODE_BYTES - self._used
 
     def rest(self, counter: int, count: int = 0) -> None:
         """Have a counter run `count` times before it runs out again, by default for long."""

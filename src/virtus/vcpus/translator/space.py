@@ -5,7 +5,7 @@ here, together with the guest code that each translation was made from, so that 
 changes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from virtus.host import process_memory
@@ -30,9 +30,10 @@ class Translation:
     code: list[bytes]  # what each part of `covers` read
     optimised: bool = False
     precise: bool = True
+    kept: bool = False  # from a former run
     start: int = 0  # host addresses
     end: int = 0
-    instructions: list[tuple[int, int]] = field(default_factory=list)  # offset from start, guest address; sorted
+    instructions: Sequence[tuple[int, int]] = ()  # offset from start, guest address; sorted
     counters: dict[int, int] = field(default_factory=dict)  # guest address: counter
 
     def pages(self) -> Iterable[int]:

@@ -4,16 +4,18 @@ A block that has run often is reported by its counter. The guest code around it 
 guest runs on meanwhile. What comes back is installed while nobody runs in the address space; from then on the table
 leads to it, and the counter of the quick block is left expired, so that a loop inside one call finds its way, too.
 
-What has been made for an executable mapping is kept on disk under the mapping's content and address (`cache`), and is
-there from the beginning the next time.
+What has been made for an executable mapping, by either translator, is kept on disk under the mapping's content and
+address (`cache`), and is there from the beginning the next time.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from virtus.host import process_memory
-from virtus.vcpus.translator.llvm.request import Optimised, Request, Result, Urge
+from virtus.vcpus.translator import quick_image
+from virtus.vcpus.translator.digest import checksum
+from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
+from virtus.vcpus.translator.quick_image import QuickImage
 from virtus.vcpus.translator.space import AddressSpace, Translation
 
 if TYPE_CHECKING:
@@ -25,13 +27,19 @@ WINDOW: Final = 128 << 10
 STILL_HOT_AFTER: Final = 30_000
 """Further runs of a block that has been asked for, after which the request is more urgent than others."""
 LARGEST_IMAGE: Final = 256 << 20
+WORTH_KEEPING: Final = 32
+"""New quick code is kept when it is at least this part of what is kept for its image already."""
 
 
 class Background(Protocol):
     """Who optimises (`llvm.worker.Background`)."""
 
-    def submit(self, request: Request | Urge) -> None:
-        """Have it made some time, or sooner."""
+    def submit(self, request: Request | Urge | QuickCode) -> None:
+        """Have it made some time, or sooner; or kept."""
+        ...
+
+    def flush(self, *, wait: bool = False) -> None:
+        """Send what could not be sent before; all of it, where there is no later."""
         ...
 
     def collect(self) -> list[Result]:
@@ -47,7 +55,11 @@ class Store(Protocol):
     """Where translations of former runs are (`cache.Cache`)."""
 
     def load(self, image: str) -> list[Optimised]:
-        """All that is kept for an image, possibly nothing."""
+        """All optimised code that is kept for an image, possibly none."""
+        ...
+
+    def load_quick(self, image: str) -> QuickImage | None:
+        """The quick code that is kept for an image, if any."""
         ...
 
 
@@ -69,8 +81,10 @@ class Tiers:
         self._asked: dict[tuple[int, bool, int], int] = {}
         self._units: dict[tuple[int, bool], list[Translation]] = {}
         self._images: dict[str, list[Translation]] = {}
+        self._quick: dict[str, Translation | None] = {}  # from former runs
+        self._quick_made: dict[str, dict[int, Translation]] = {}  # by the place of each
         self._number = 0
-        self.made = self.kept = self.failed = 0
+        self.made = self.kept = self.kept_quick = self.failed = 0
 
     # Asking
 
@@ -103,7 +117,7 @@ class Tiers:
         jumps = tuple((at, tuple(to)) for at, to in self._vcpu.jumps.items() if low <= at < high)
         self._number += 1
         self._waiting[self._number] = space, pc, translation
-        image = self._image_at(context, pc)
+        image = self._image_at(context, pc, pc + 1)
         whole = translation is None
         request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image, whole)
         self._background.submit(request)
@@ -172,14 +186,27 @@ class Tiers:
 
     def figures(self) -> dict[str, int]:
         """What was optimised, for the report."""
-        return {"optimised": self.made, "kept from before": self.kept, "not optimised": self.failed}
+        return {
+            "blocks kept from before": self.kept_quick,
+            "optimised": self.made,
+            "kept from before": self.kept,
+            "not optimised": self.failed,
+        }
 
     # Former runs
 
     def reuse(self, context: "TranslatedContext", translation: Translation) -> None:
         """See Optimiser."""
+        self._lead_over(context.space, translation)
+        if self._store is not None and translation.covers:
+            image = self._image_at(context, translation.covers[0][0], translation.covers[-1][1])
+            if image:
+                self._quick_made.setdefault(image, {})[translation.start] = translation
+
+    def _lead_over(self, space: AddressSpace, translation: Translation) -> None:
+        """Where there is better code for some of it, have it go over to that."""
         for pc, counter in translation.counters.items():
-            found = context.space.entries.get(pc)
+            found = space.entries.get(pc)
             if found is not None and found.optimised:
                 self._vcpu.region.expire(counter)
 
@@ -190,28 +217,58 @@ class Tiers:
         name = self._name(context, start, end)
         if not name:
             return
-        context.space.images.append((start, end, name))
+        space, ident = context.space, context.ident
+        space.images.append((start, end, name))
         units = self._images.get(name)
         if units is None:
             units = self._images[name] = [self._place(made) for made in self._store.load(name)]
             self.kept += len(units)
+            self._quick[name] = self._kept_quick(name)
+        quick = self._quick[name]
+        if quick is not None and space.has(ident, quick):
+            space.install(ident, quick)
+        else:
+            quick = None
         for unit in units:
-            if unit.precise == context.space.precise and context.space.has(context.ident, unit):
-                context.space.install(context.ident, unit, over=True)
+            if unit.precise == space.precise and space.has(ident, unit):
+                space.install(ident, unit, over=True)
+        if quick is not None:
+            self._lead_over(space, quick)
+
+    def _kept_quick(self, name: str) -> Translation | None:
+        made = self._store.load_quick(name) if self._store is not None else None
+        unit = self._vcpu.place_image(made) if made is not None else None
+        if made is not None and unit is not None:
+            self.kept_quick += len(made.entries)
+            for at, to in made.jumps:
+                self._vcpu.jumps.setdefault(at, set()).add(to)
+        return unit
+
+    def ended(self) -> None:
+        """See Optimiser."""
+        jumps = [(at, to) for at, found in self._vcpu.jumps.items() for to in found]
+        for image, made in self._quick_made.items():
+            kept = self._quick.get(image)
+            new = [unit for unit in made.values() if unit is not kept]
+            size = sum(unit.end - unit.start for unit in new)
+            if size and (kept is None or size * WORTH_KEEPING >= kept.end - kept.start):
+                self._background.submit(QuickCode(image, quick_image.collect(new, self._vcpu.region, jumps)))
+        self._background.flush(wait=True)
 
     @staticmethod
     def _name(context: "TranslatedContext", start: int, end: int) -> str:
-        digest = hashlib.sha256(start.to_bytes(8, "little"))
+        pieces = [start.to_bytes(8, "little")]
         for at in range(start, end, process_memory.WINDOW):
             piece = context.host.read_partial(at, min(process_memory.WINDOW, end - at))
             if not piece:
                 return ""
-            digest.update(piece)
-        return digest.hexdigest()
+            pieces.append(piece)
+        return checksum(pieces).hex()  # what is used is compared with the guest's code besides
 
     @staticmethod
-    def _image_at(context: "TranslatedContext", pc: int) -> str:
+    def _image_at(context: "TranslatedContext", low: int, high: int) -> str:
+        """The executable mapping that contains a range of addresses."""
         for start, end, name in context.space.images:
-            if start <= pc < end:
+            if start <= low and high <= end:
                 return name
         return ""

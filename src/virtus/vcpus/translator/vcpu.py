@@ -34,6 +34,7 @@ from virtus.vcpus.translator.context import (
     private_mapping,
     shared_mapping,
 )
+from virtus.vcpus.translator.quick_image import QuickImage
 from virtus.vcpus.translator.region import Region
 from virtus.vcpus.translator.remote import RemoteMemory
 from virtus.vcpus.translator.space import AddressSpace, Translation
@@ -68,6 +69,10 @@ class Optimiser(Protocol):
 
     def mapped(self, context: TranslatedContext, start: int, end: int) -> None:
         """A file has been mapped to be executed."""
+        ...
+
+    def ended(self) -> None:
+        """The machine ends."""
         ...
 
 
@@ -354,6 +359,13 @@ class TranslatorVcpu:
         self.translated += 1
         return unit
 
+    def place_image(self, image: QuickImage) -> Translation | None:
+        """Give kept code a place; None where there is none left."""
+        unit = image.place(self.region, HOT_AFTER)
+        if unit is not None:
+            self.place(unit)
+        return unit
+
     def place(self, unit: Translation) -> None:
         """Remember where a translation lies; called in the order of places."""
         self._starts.append(unit.start)
@@ -407,11 +419,13 @@ class TranslatorVcpu:
     def figures(self) -> dict[str, int]:
         """What the translator did, for the report."""
         return {
-            "translated blocks": sum(len(unit.entries) for unit in self._placed if not unit.optimised),
+            "translated blocks": sum(len(unit.entries) for unit in self._placed if not (unit.optimised or unit.kept)),
             "instructions interpreted": self.interpreted,
         }
 
     def close(self) -> None:
         """See Vcpu."""
+        if self.optimiser is not None:
+            self.optimiser.ended()
         self._host.close()
         self.region.close()

@@ -1,6 +1,7 @@
 """What the translator asks of its background process, and what it gets: plain data that crosses a socket."""
 
 from virtus.records import dataclass, field
+from virtus.vcpus.translator.quick_image import QuickImage
 
 VERSION = 4
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
@@ -30,6 +31,14 @@ class Urge:
     """A request is still waited for: what it is about runs on and on."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuickCode:
+    """What the quick translator has made for an executable mapping, to be kept."""
+
+    image: str
+    code: QuickImage
 
 
 @dataclass(frozen=True, slots=True)

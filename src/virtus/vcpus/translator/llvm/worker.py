@@ -13,17 +13,28 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from virtus.isa.instruction_set import InstructionSet
-from virtus.vcpus.translator.llvm.request import Optimised, Request, Result, Urge
+from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
+from virtus.vcpus.translator.quick_image import QuickImage
 
 _LENGTH: Final = struct.Struct("<I")
+LONGEST_WAIT_S: Final = 2.0
 NICE: Final = 1
 """Guests come first."""
 
-Keep = Callable[[dict[str, list[Optimised]]], None]
-"""Keeps translations, by image, for later runs."""
+
+class Keeper(Protocol):
+    """Keeps translations, by image, for later runs (`cache.Cache`)."""
+
+    def store(self, units: dict[str, list[Optimised]]) -> None:
+        """Add optimised code."""
+        ...
+
+    def store_quick(self, made: dict[str, QuickImage]) -> None:
+        """Add quick code."""
+        ...
 
 
 class Background:
@@ -37,7 +48,7 @@ class Background:
         self.gone = False
 
     @classmethod
-    def start(cls, isa: InstructionSet, keep: Keep | None = None) -> "Background":
+    def start(cls, isa: InstructionSet, keep: Keeper | None = None) -> "Background":
         """Fork the process."""
         ours, theirs = socket.socketpair()
         pid = os.fork()
@@ -55,14 +66,16 @@ class Background:
         """The socket: something can be read when results have come."""
         return self._socket.fileno()
 
-    def submit(self, request: Request | Urge) -> None:
-        """Have it made some time, or sooner. Never waits."""
+    def submit(self, request: Request | Urge | QuickCode) -> None:
+        """Have it made some time, or sooner; or kept. Never waits."""
         data = pickle.dumps(request)
         self._to_send += _LENGTH.pack(len(data)) + data
         self.flush()
 
-    def flush(self) -> None:
-        """Send what could not be sent before."""
+    def flush(self, *, wait: bool = False) -> None:
+        """Send what could not be sent before; all of it, within seconds, where there is no later."""
+        if wait and self._to_send:
+            self._socket.settimeout(LONGEST_WAIT_S)
         while self._to_send and not self.gone:
             try:
                 del self._to_send[: self._socket.send(memoryview(self._to_send)[: 1 << 16].tobytes())]
@@ -98,13 +111,13 @@ class Background:
         self._socket.close()
 
 
-def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> None:
+def _main(connection: socket.socket, isa: InstructionSet, keep: Keeper | None) -> None:
     """The process: one thread reads requests, so that nobody waits to send them, the other works."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _leave_streams()
     os.nice(NICE)
-    made: dict[str, list[Optimised]] = {}
+    made = Made()
     answered = Answered()
     requests = Requests(answered.covers)
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
@@ -114,12 +127,27 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keep | None) -> 
         if result.optimised is not None:
             answered.add(request, result.optimised)
         if result.optimised is not None and request.image:
-            made.setdefault(request.image, []).append(result.optimised)
+            made.optimised.setdefault(request.image, []).append(result.optimised)
         data = pickle.dumps(result)
         try:
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
             continue  # the other thread is about to end this
+
+
+class Made:
+    """What is to be kept."""
+
+    def __init__(self) -> None:
+        self.optimised: dict[str, list[Optimised]] = {}
+        self.quick: dict[str, QuickImage] = {}
+
+    def keep(self, keeper: Keeper) -> None:
+        """Do so."""
+        if self.quick:
+            keeper.store_quick(self.quick)
+        if self.optimised:
+            keeper.store(dict(self.optimised))
 
 
 class Requests:
@@ -211,18 +239,22 @@ def _leave_streams() -> None:
 def _read(
     connection: socket.socket,
     requests: "Requests",
-    made: dict[str, list[Optimised]],
-    keep: Keep | None,
+    made: Made,
+    keep: Keeper | None,
 ) -> None:
     """Take requests; when nobody is left to make any, keep what there is and end, whatever is being worked on."""
     try:
         while True:
             (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-            requests.add(pickle.loads(_exactly(connection, size)))
+            message = pickle.loads(_exactly(connection, size))
+            if isinstance(message, QuickCode):
+                made.quick[message.image] = message.code
+            else:
+                requests.add(message)
     except (OSError, EOFError):
         try:
-            if keep is not None and made:
-                keep(dict(made))
+            if keep is not None:
+                made.keep(keep)
         finally:
             os._exit(0)
 
