@@ -69,25 +69,25 @@ def boot_sector() -> bytes:
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        (elf(62), Guest(HERE, Kind.ELF, "x86-64", 64)),
-        (elf(243), Guest(HERE, Kind.ELF, "RISC-V", 64)),
-        (elf(3, bits=1), Guest(HERE, Kind.ELF, "i386", 32)),
-        (elf(22, order=2), Guest(HERE, Kind.ELF, "S/390", 64)),
-        (elf(999), Guest(HERE, Kind.ELF, "processor 999", 64)),
-        (pe(0x8664), Guest(HERE, Kind.PE, "x86-64")),
-        (kernel(), Guest(HERE, Kind.KERNEL, "x86-64", 64)),
-        (kernel(bits=32), Guest(HERE, Kind.KERNEL, "i386", 32)),
-        (vmlinux(), Guest(HERE, Kind.KERNEL, "x86-64", 64)),
-        (multiboot(), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
-        (multiboot(at=16384, magic=0xE85250D6), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
-        (elf(3, bits=1) + multiboot(), Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
-        (elf(3, bits=1) + multiboot(wrong=1), Guest(HERE, Kind.ELF, "i386", 32)),
-        (cd(), Guest(HERE, Kind.CDROM)),
-        (boot_sector(), Guest(HERE, Kind.DISK)),
-        (disk_with_grub(), Guest(HERE, Kind.DISK)),
-        (disk_with_grub()[512:], Guest(HERE, Kind.MULTIBOOT, "i386", 32)),
-        (b"QFI\xfb\0\0\0\3", Guest(HERE, Kind.DISK)),
-        (b"#! /bin/sh -e\necho\n", Guest(HERE, Kind.SCRIPT, interpreter="/bin/sh")),
+        (elf(62), Guest(str(HERE), Kind.ELF, "x86-64", 64)),
+        (elf(243), Guest(str(HERE), Kind.ELF, "RISC-V", 64)),
+        (elf(3, bits=1), Guest(str(HERE), Kind.ELF, "i386", 32)),
+        (elf(22, order=2), Guest(str(HERE), Kind.ELF, "S/390", 64)),
+        (elf(999), Guest(str(HERE), Kind.ELF, "processor 999", 64)),
+        (pe(0x8664), Guest(str(HERE), Kind.PE, "x86-64")),
+        (kernel(), Guest(str(HERE), Kind.KERNEL, "x86-64", 64)),
+        (kernel(bits=32), Guest(str(HERE), Kind.KERNEL, "i386", 32)),
+        (vmlinux(), Guest(str(HERE), Kind.KERNEL, "x86-64", 64)),
+        (multiboot(), Guest(str(HERE), Kind.MULTIBOOT, "i386", 32)),
+        (multiboot(at=16384, magic=0xE85250D6), Guest(str(HERE), Kind.MULTIBOOT, "i386", 32)),
+        (elf(3, bits=1) + multiboot(), Guest(str(HERE), Kind.MULTIBOOT, "i386", 32)),
+        (elf(3, bits=1) + multiboot(wrong=1), Guest(str(HERE), Kind.ELF, "i386", 32)),
+        (cd(), Guest(str(HERE), Kind.CDROM)),
+        (boot_sector(), Guest(str(HERE), Kind.DISK)),
+        (disk_with_grub(), Guest(str(HERE), Kind.DISK)),
+        (disk_with_grub()[512:], Guest(str(HERE), Kind.MULTIBOOT, "i386", 32)),
+        (b"QFI\xfb\0\0\0\3", Guest(str(HERE), Kind.DISK)),
+        (b"#! /bin/sh -e\necho\n", Guest(str(HERE), Kind.SCRIPT, interpreter="/bin/sh")),
     ],
 )
 def test_kinds(head: bytes, expected: Guest) -> None:
@@ -142,9 +142,9 @@ def test_commands_are_found_in_the_guests_own_root(tmp_path: Path) -> None:
     program.chmod(0o755)
     (tmp_path / "bin").symlink_to("/usr/bin")  # absolute: within the guest's root
     (tmp_path / "out").symlink_to("../../../../usr/bin")
-    assert find("tool", "/nowhere:/bin", tmp_path) == program
-    assert find("/bin/tool", "", tmp_path) == program
-    assert find("/out/tool", "", tmp_path) == program
+    assert find("tool", "/nowhere:/bin", tmp_path) == str(program)
+    assert find("/bin/tool", "", tmp_path) == str(program)
+    assert find("/out/tool", "", tmp_path) == str(program)
     with pytest.raises(GuestNotFound):
         find("sh", "/bin:/usr/bin", tmp_path)
 

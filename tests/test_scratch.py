@@ -22,17 +22,17 @@ def lacks(fd: int) -> bool:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(scratch, "places", lambda: [tmp_path / "missing", tmp_path])
+    monkeypatch.setattr(scratch, "places", lambda: [str(tmp_path / "missing"), str(tmp_path)])
     monkeypatch.setattr(scratch, "_keeps_attributes", keeps)
     return tmp_path
 
 
 def test_it_is_removed_with_what_no_permission_protects(place: Path) -> None:
     directory = scratch.Directory()
-    inner = directory.path / "work/work"
+    inner = Path(directory.path, "work/work")
     inner.mkdir(parents=True)
     (inner / "file").write_text("x")
-    (directory.path / "link").symlink_to(place)
+    Path(directory.path, "link").symlink_to(place)
     inner.chmod(0)
     directory.remove()
     directory.remove()
@@ -44,7 +44,7 @@ def test_a_living_machine_keeps_its_directory_and_a_killed_one_loses_it(place: P
     killed = place / (scratch.PREFIX + "killed")
     (killed / "deep").mkdir(parents=True)
     other = scratch.Directory()
-    assert sorted(place.iterdir()) == sorted([living.path, other.path])
+    assert sorted(map(str, place.iterdir())) == sorted([living.path, other.path])
     living.remove()
     other.remove()
 
@@ -54,7 +54,7 @@ def test_the_lock_outlives_the_supervisor_in_what_it_forked(place: Path) -> None
     held = fcntl.fcntl(directory._lock, fcntl.F_DUPFD_CLOEXEC, 3)  # as a forked process holds it
     os.close(directory._lock)
     scratch.remove_stale(place)
-    assert directory.path.is_dir()
+    assert os.path.isdir(directory.path)
     os.close(held)
     scratch.remove_stale(place)
     assert list(place.iterdir()) == []

@@ -76,7 +76,7 @@ def test_the_second_run_imports_from_the_image_and_says_the_same(tmp_path: Path)
     second = run(tmp_path, "explain", "hvm")
     assert (first.returncode, first.stderr) == (second.returncode, second.stderr) == (0, "")
     assert first.stdout.startswith("0\n")
-    assert int(second.stdout.split()[0]) > 3
+    assert int(second.stdout.split()[0]) > 1
     assert first.stdout.partition("\n")[2] == second.stdout.partition("\n")[2]
     assert image.stat().st_mtime_ns == made.st_mtime_ns
     os.truncate(image, made.st_size // 2)  # codes are missing: what the index promises is not there

@@ -168,6 +168,6 @@ def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_place_follows_the_environment() -> None:
-    assert cache.directory({"VIRTUS_CACHE": "/x"}) == Path("/x")
-    assert cache.directory({"XDG_CACHE_HOME": "/y", "HOME": "/z"}) == Path("/y/virtus/translations")
-    assert cache.directory({"HOME": "/z"}) == Path("/z/.cache/virtus/translations")
+    assert cache.directory({"VIRTUS_CACHE": "/x"}) == "/x"
+    assert cache.directory({"XDG_CACHE_HOME": "/y", "HOME": "/z"}) == "/y/virtus/translations"
+    assert cache.directory({"HOME": "/z"}) == "/z/.cache/virtus/translations"

@@ -37,12 +37,12 @@ def test_a_volume_is_a_drive(technique: str, rights: str, outcome: str, tmp_path
 @pytest.mark.parametrize(
     ("word", "volume"),
     [
-        ("/a:D:", Volume(Path("/a"), "D:")),
-        ("/a:d:\\", Volume(Path("/a"), "D:")),
-        ("/a:d:/:ro", Volume(Path("/a"), "D:", read_only=True)),
-        ("/a:D::ro", Volume(Path("/a"), "D:", read_only=True)),
-        ("/a:/b", Volume(Path("/a"), "/b")),
-        ("/a:/b:ro", Volume(Path("/a"), "/b", read_only=True)),
+        ("/a:D:", Volume("/a", "D:")),
+        ("/a:d:\\", Volume("/a", "D:")),
+        ("/a:d:/:ro", Volume("/a", "D:", read_only=True)),
+        ("/a:D::ro", Volume("/a", "D:", read_only=True)),
+        ("/a:/b", Volume("/a", "/b")),
+        ("/a:/b:ro", Volume("/a", "/b", read_only=True)),
     ],
 )
 def test_volumes_are_read(word: str, volume: Volume) -> None:

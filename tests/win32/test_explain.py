@@ -91,13 +91,13 @@ def test_what_cannot_run_at_all(tmp_path: Path, data: bytes, word: str, remedy: 
     found = explained(tmp_path / "p.exe", data)
     assert word in found.obstacle
     assert remedy in found.remedy
-    lines, status = explaining.explain(Guest(tmp_path / "p.exe", Kind.PE, "x86-64", 64), None)
+    lines, status = explaining.explain(Guest(str(tmp_path / "p.exe"), Kind.PE, "x86-64", 64), None)
     assert status == explaining.CANNOT
     assert any("cannot run" in line for line in lines)
 
 
 def test_programs_of_32_bits_are_refused_with_a_word_about_wine() -> None:
-    lines, status = explaining.explain(Guest(Path("p.exe"), Kind.PE, "i386", 32), None)
+    lines, status = explaining.explain(Guest("p.exe", Kind.PE, "i386", 32), None)
     assert status == explaining.CANNOT
     assert "wine" in lines[-1]
 

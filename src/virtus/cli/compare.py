@@ -75,7 +75,7 @@ def command(
         other = choose.guest_of(replace(spec, argv=[native]))
         if not other.is_native:
             raise UsageError("reading --native", f"{native} is no program for this host")
-        spec = replace(spec, extra={"native": str(other.path)})
+        spec = replace(spec, extra={"native": other.path})
     names = [name.strip() for name in wanted.split(",")] if wanted else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -87,7 +87,7 @@ def command(
         result: Comparison
         if choose.is_system(guest):
             machine = MachineSpec(
-                kernel=guest.path,
+                kernel=Path(guest.path),
                 initrd=initrd,
                 append=" ".join([append, *spec.argv[1:]]).strip(),
                 memory=parse_memory(memory),

@@ -4,7 +4,6 @@ import atexit
 import errno
 import os
 import sys
-import threading
 from typing import Any, Final
 
 from virtus.cli import IMAGE, INTERRUPTED, quick, start_image
@@ -47,7 +46,8 @@ def _run(values: dict[str, Any]) -> int:
 def main() -> None:
     """The console script: `command`, and an end that does not take apart what is gone with the process anyway."""
     status = command()
-    if threading.active_count() > 1:
+    threading = sys.modules.get("threading")  # what has not been imported has started nothing
+    if threading is not None and threading.active_count() > 1:
         sys.exit(status)
     atexit._run_exitfuncs()
     try:

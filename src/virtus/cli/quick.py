@@ -5,21 +5,20 @@ left to click: `read` gives None. A property test holds the two to the same valu
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 TRACE, TRACE_HERE = "--trace", "-"
 """The option whose value may be left out, and what that means."""
 DEFAULTS: Final[dict[str, Any]] = {
-    "technique": None, "root": Path("/"), "volumes": (), "net": "none", "hostname": "virtus", "user": None,
+    "technique": None, "root": "/", "volumes": (), "net": "none", "hostname": "virtus", "user": None,
     "environment": (), "keep": None, "meter": False, "meter_json": None, "translate_only": False, "trace": None,
     "explain": False, "gdb": None, "memory": "256M", "cpus": 1, "initrd": None, "append": "", "disks": (),
     "cdrom": None, "floppy": None, "name": "", "console": None, "bios": None, "depth": None,
 }  # fmt: skip
 FLAGS: Final = {"--meter": "meter", "--explain": "explain", "--translate-only": "translate_only"}
-ONCE: Final[dict[str, tuple[str, type[str | Path]]]] = {
-    "--with": ("technique", str), "--root": ("root", Path), "--net": ("net", str), "--hostname": ("hostname", str),
-    "--keep": ("keep", Path), "--meter-json": ("meter_json", Path), TRACE: ("trace", str),
+ONCE: Final = {
+    "--with": "technique", "--root": "root", "--net": "net", "--hostname": "hostname", "--keep": "keep",
+    "--meter-json": "meter_json", TRACE: "trace",
 }  # fmt: skip
 OFTEN: Final = {"--volume": "volumes", "--env": "environment"}
 
@@ -45,8 +44,7 @@ def read(words: Sequence[str]) -> dict[str, Any] | None:
         if option in OFTEN:
             values[OFTEN[option]] += (value,)
         else:
-            name, kind = ONCE[option]
-            values[name] = kind(value)
+            values[ONCE[option]] = value
     rest = words[at + 1 :] if words[at : at + 1] == ["--"] else words[at:]
     if not rest:
         return None

@@ -12,7 +12,7 @@ def box_options(function: Any) -> Any:
     """The options that say what box a guest gets; `virtus compare` takes them too."""
     for option in reversed(
         [
-            click.option("--root", type=Path, default=Path("/"), metavar="DIR", help="The guest's root; default: /."),
+            click.option("--root", default="/", metavar="DIR", help="The guest's root; default: /."),
             click.option(
                 "--volume",
                 "volumes",
@@ -62,9 +62,9 @@ Examples:
 )
 @click.option("--with", "technique", metavar="TECHNIQUE", help="Force a technique (see `virtus techniques`).")
 @box_options
-@click.option("--keep", type=Path, metavar="DIR", help="Keep the guest's changes to its root in DIR.")
+@click.option("--keep", metavar="DIR", help="Keep the guest's changes to its root in DIR.")
 @click.option("--meter", is_flag=True, help="Show what the run cost, on standard error.")
-@click.option("--meter-json", type=Path, metavar="FILE", help="Write what the run cost to FILE.")
+@click.option("--meter-json", metavar="FILE", help="Write what the run cost to FILE.")
 @click.option("--translate-only", is_flag=True, help="Of a program for another processor: translate it, for later.")
 @click.option("--trace", metavar="[=FILE]", help="Likewise: show each instruction and call, or write it to =FILE.")
 @click.option("--explain", is_flag=True, help="Run nothing: say what GUEST is, what it needs, and what is missing.")

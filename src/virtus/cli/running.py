@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from virtus.errors import UsageError
@@ -11,6 +10,8 @@ from virtus.machine.spec import GuestSpec, Volume
 from virtus.records import replace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from virtus.machine.machine_spec import MachineSpec
 
 EXTRAS = {
@@ -28,18 +29,18 @@ def run(
     *,
     technique: str | None,
     meter: bool,
-    meter_json: Path | None,
+    meter_json: str | None,
     translate_only: bool,
     trace: str | None,
     explain: bool,
     gdb: str | None,
     memory: str,
     cpus: int,
-    initrd: Path | None,
+    initrd: "Path | None",
     append: str,
     disks: tuple[str, ...],
-    cdrom: Path | None,
-    floppy: Path | None,
+    cdrom: "Path | None",
+    floppy: "Path | None",
     name: str,
     console: str | None,
     bios: str | None,
@@ -59,6 +60,8 @@ def run(
         print("\n".join(lines))
         return status
     if choose.is_system(guest):
+        from pathlib import Path
+
         from virtus.machine.machine_spec import MachineSpec, parse_disk, parse_memory
 
         machine = MachineSpec(
@@ -87,7 +90,8 @@ def run(
         import json
 
         try:
-            meter_json.write_text(json.dumps(report.as_json(), indent=1) + "\n")
+            with open(meter_json, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(report.as_json(), indent=1) + "\n")
         except OSError as error:
             raise UsageError("writing --meter-json", str(error)) from error
     if meter:
@@ -135,13 +139,13 @@ def run_spec(spec: GuestSpec, technique: str | None, *, metered: bool = False) -
 def make_spec(
     guest: str,
     arguments: tuple[str, ...],
-    root: Path,
+    root: str,
     volumes: tuple[str, ...],
     net: Any,
     hostname: str,
     user: int | None,
     environment: tuple[str, ...],
-    keep: Path | None = None,
+    keep: str | None = None,
     extra: dict[str, str] | None = None,
 ) -> GuestSpec:
     """A GuestSpec from command-line words; raises UsageError."""
@@ -169,11 +173,11 @@ def parse_volume(word: str) -> Volume:
     whole = word.removesuffix(":ro").rstrip("/\\")
     source, drive = whole[:-3], whole[-3:]
     if source and drive[0] == drive[2] == ":" and drive[1].isascii() and drive[1].isalpha():
-        return Volume(Path(source).absolute(), drive[1:].upper(), word.endswith(":ro"))
+        return Volume(os.path.join(os.getcwd(), source), drive[1:].upper(), word.endswith(":ro"))
     parts = word.split(":")
     read_only = len(parts) == 3 and parts[2] == "ro"
     if len(parts) not in (2, 3) or not all(parts) or (len(parts) == 3 and not read_only):
         raise UsageError("reading --volume", f"{word!r} is not of the form SRC:DST[:ro]")
     if not parts[1].startswith("/"):
         raise UsageError("reading --volume", f"{parts[1]!r} inside the guest is not absolute")
-    return Volume(Path(parts[0]).absolute(), parts[1], read_only)
+    return Volume(os.path.join(os.getcwd(), parts[0]), parts[1], read_only)

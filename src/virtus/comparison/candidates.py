@@ -90,7 +90,7 @@ def candidates(
     for name in wanted or ():
         if name not in known:
             raise UsageError("choosing what to compare", f"{name} is unknown", f"known here: {', '.join(known)}")
-    if spec.root.resolve() != Path("/") or spec.user is not None or spec.keep is not None:
+    if os.path.realpath(spec.root) != "/" or spec.user is not None or spec.keep is not None:
         raise UsageError(
             "preparing the comparison",
             "native has the host's root, and the user who called it",

@@ -4,11 +4,10 @@ import os
 import stat
 import struct
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
-from virtus.records import dataclass
+from virtus.records import StrPath, dataclass
 
 HEAD_BYTES: Final = 9 << 12  # as far as a CD's first volume descriptor, and a multiboot header's last place
 ELF_MACHINES: Final = {
@@ -52,7 +51,7 @@ class Kind(Enum):
 class Guest:
     """An identified guest."""
 
-    path: Path
+    path: str
     kind: Kind
     machine: str = ""  # ELF, PE and kernels: the processor
     bits: int = 0
@@ -64,7 +63,7 @@ class Guest:
         return self.kind is Kind.SCRIPT or (self.kind is Kind.ELF and self.machine == "x86-64" and self.bits == 64)
 
 
-def find(name: str, search: str, root: Path = Path("/"), cwd: str = "/") -> Path:
+def find(name: str, search: str, root: StrPath = "/", cwd: str = "/") -> str:
     """The host path of a command or file name as the guest's root has it; raises GuestNotFound."""
     if "/" in name:
         path = _inside(root, os.path.join(cwd, name))
@@ -78,18 +77,19 @@ def find(name: str, search: str, root: Path = Path("/"), cwd: str = "/") -> Path
     raise GuestNotFound(f"running {name}", "no such command in the guest's PATH", "install it, or give a path")
 
 
-def _inside(root: Path, path: str) -> Path:
+def _inside(root: StrPath, path: str) -> str:
     """A guest path as a host path, symbolic links resolved within the root."""
-    if root == Path("/"):
-        return Path(path)
+    root = os.path.normpath(root)
+    if root == "/":
+        return path
     resolved, pending, hops = root, [part for part in path.split("/") if part], 0
     while pending:
         part = pending.pop(0)
         if part == "..":
-            resolved = resolved.parent if resolved != root else root
+            resolved = os.path.dirname(resolved) if resolved != root else root
             continue
-        candidate = resolved / part
-        if candidate.is_symlink() and hops < 40:  # MAXSYMLINKS
+        candidate = os.path.join(resolved, part)
+        if os.path.islink(candidate) and hops < 40:  # MAXSYMLINKS
             hops += 1
             target = os.readlink(candidate)
             pending = [piece for piece in target.split("/") if piece and piece != "."] + pending
@@ -100,16 +100,16 @@ def _inside(root: Path, path: str) -> Path:
     return resolved
 
 
-def identify(path: Path) -> Guest:
+def identify(path: StrPath) -> Guest:
     """What `path` is. Raises GuestNotFound (127) or GuestNotRunnable (126) with the remedy."""
     doing = f"running {path}"
     try:
-        status = path.stat()
+        status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise GuestNotRunnable(doing, "a directory", "name a program in it")
         if not stat.S_ISREG(status.st_mode):
             raise GuestNotRunnable(doing, "not a regular file")
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:
             head = stream.read(HEAD_BYTES)
     except FileNotFoundError as error:
         raise GuestNotFound(doing, "no such file") from error
@@ -118,8 +118,9 @@ def identify(path: Path) -> Guest:
     return classify(path, head, status.st_size)
 
 
-def classify(path: Path, head: bytes, size: int) -> Guest:
+def classify(path: StrPath, head: bytes, size: int) -> Guest:
     """The same from the first bytes and the size."""
+    path = os.fspath(path)
     doing = f"running {path}"
     if not head:
         raise GuestNotRunnable(doing, "an empty file")
@@ -136,7 +137,7 @@ def classify(path: Path, head: bytes, size: int) -> Guest:
         return _bzimage(path, head)
     if head.startswith(b"MZ"):
         return _pe(path, head)
-    if path.suffix == DECK_SUFFIX or (b"\0" not in head and _is_deck(head)):
+    if path.endswith(DECK_SUFFIX) or (b"\0" not in head and _is_deck(head)):
         return Guest(path, Kind.DECK, machine="IBM 7070")
     if head[CD_DESCRIPTOR[0] :].startswith(CD_DESCRIPTOR[1]):
         return Guest(path, Kind.CDROM)
@@ -155,7 +156,7 @@ def _is_deck(head: bytes) -> bool:
     return is_deck(head.split(b"\n", 1)[0].decode("utf-8", "replace"))
 
 
-def _elf(path: Path, head: bytes, size: int) -> Guest:
+def _elf(path: str, head: bytes, size: int) -> Guest:
     doing = f"running {path}"
     if len(head) < 52 or size < 52:
         raise GuestNotRunnable(doing, "a truncated ELF file", "copy or build it again")
@@ -173,7 +174,7 @@ def _elf(path: Path, head: bytes, size: int) -> Guest:
     return Guest(path, Kind.ELF, name, bits)
 
 
-def _bzimage(path: Path, head: bytes) -> Guest:
+def _bzimage(path: str, head: bytes) -> Guest:
     """A kernel for x86-64 is one with an entry for 64-bit loaders."""
     flags = struct.unpack_from("<H", head, LOAD_FLAGS_AT)[0] if len(head) >= LOAD_FLAGS_AT + 2 else 0
     bits = 64 if flags & HAS_64_BIT_ENTRY else 32
@@ -213,7 +214,7 @@ def _has_partitions(head: bytes) -> bool:
     )
 
 
-def _pe(path: Path, head: bytes) -> Guest:
+def _pe(path: str, head: bytes) -> Guest:
     doing = f"running {path}"
     if len(head) < 0x40:
         raise GuestNotRunnable(doing, "a truncated DOS or Windows program")

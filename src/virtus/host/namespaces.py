@@ -5,9 +5,10 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 from typing import Final
+
+from virtus.host import channel
 
 CLONE_NEWNS: Final = 0x00020000  # include/uapi/linux/sched.h
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -94,7 +95,10 @@ def _write(pid: int, name: str, text: str) -> None:
 
 def loopback_up() -> None:
     """Bring up `lo` in a new network namespace."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    any_socket = channel.any_socket()
+    try:
         request = struct.pack("16sh22x", b"lo", 0)
-        flags = struct.unpack_from("h", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request), 16)[0]
-        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
+        flags = struct.unpack_from("h", fcntl.ioctl(any_socket.fileno(), SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(any_socket.fileno(), SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
+    finally:
+        any_socket.close()

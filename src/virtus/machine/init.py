@@ -5,12 +5,12 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import struct
 import termios
 from collections.abc import Callable, Mapping, Sequence
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
+from virtus.host.channel import Channel
 
 TTY_NAME = "/dev/ptmx"
 TIOCSPTLCK, TIOCGPTN = 0x40045431, 0x80045430  # include/uapi/asm-generic/ioctls.h
@@ -81,7 +81,7 @@ def started(told: int, name: str) -> None:
     raise GuestNotRunnable(f"starting {name}", os.strerror(number))
 
 
-def serve(guest: int, control: socket.socket, at_end: Callable[[], None]) -> int:
+def serve(guest: int, control: Channel, at_end: Callable[[], None]) -> int:
     """Reap until the guest has ended; its wait status. `control` delivers signal numbers for it, one byte each."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

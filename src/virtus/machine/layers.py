@@ -7,7 +7,6 @@ the mount namespace, or the directory of `--keep`. Overlays are the host kernel'
 import errno
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from virtus.errors import HostLacks, UsageError
@@ -69,13 +68,13 @@ class Layers:
     that is renamed from one to another crosses file systems.
     """
 
-    def __init__(self, root: Path, changes: Path | None) -> None:
-        self.lower = str(root)
+    def __init__(self, root: str, changes: str | None) -> None:
+        self.lower = root
         self._trusted = namespaces.is_host_root()
         there = mounts.mounts()
-        base = scratch_point([self.lower, *([str(changes)] if changes else [])], [entry.point for entry in there])
+        base = scratch_point([self.lower, *([changes] if changes else [])], [entry.point for entry in there])
         mounts.mount("virtus", base, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, UPPER_OPTIONS)
-        self._changes = str(changes) if changes else base + "/changes"
+        self._changes = changes if changes else base + "/changes"
         self.root = base + "/root"
         os.mkdir(self.root)
         prefix = self.lower.rstrip("/")

@@ -8,7 +8,6 @@ Each dies with its parent, and with PID 1 the host ends everything in the box; m
 import os
 import resource
 import signal
-import socket
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ from typing import Any, Literal, Never
 
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
-from virtus.host import mounts, namespaces
+from virtus.host import channel, mounts, namespaces
+from virtus.host.channel import Channel
 from virtus.machine import scratch, streams
 from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
 from virtus.machine.layers import Layers
@@ -35,7 +35,7 @@ class Inside:
     """What PID 1 of the box is given."""
 
     procfs: int  # directory descriptor of a procfs of the new PID namespace
-    control: socket.socket  # to the supervisor
+    control: Channel  # to the supervisor
     spec: GuestSpec
     uid: int
     gid: int
@@ -51,7 +51,7 @@ class Inside:
 class SandboxProcess:
     """The supervisor's hold on the box."""
 
-    def __init__(self, pid: int, control: socket.socket, changes: scratch.Directory | None) -> None:
+    def __init__(self, pid: int, control: Channel, changes: scratch.Directory | None) -> None:
         self.pid = pid
         self.control = control
         self._changes = changes
@@ -94,7 +94,7 @@ def start(
     changes = scratch.Directory() if spec.keep is None and scratch.is_needed() else None
     if changes is not None:
         spec = replace(spec, keep=changes.path)
-    control, inner_control = socket.socketpair()
+    control, inner_control = channel.pair()
     told, tell = os.pipe()
     go_out, go_in = os.pipe()
     cwd = spec.cwd or os.getcwd()
@@ -125,16 +125,16 @@ def start(
 
 def _check(spec: GuestSpec) -> None:
     what = "preparing the guest's root"
-    if not spec.root.is_dir() or not os.access(spec.root, os.R_OK | os.X_OK):
+    if not os.path.isdir(spec.root) or not os.access(spec.root, os.R_OK | os.X_OK):
         raise UsageError(what, f"--root {spec.root} is not a readable directory")
     for volume in spec.volumes:
-        if not volume.source.exists():
+        if not os.path.exists(volume.source):
             raise UsageError(what, f"--volume {volume.source}: no such file or directory")
         if not volume.target.startswith("/"):
             raise UsageError(what, f"--volume to {volume.target}: only Windows programs have drives", "name a path")
-    if spec.keep is not None and not spec.keep.is_dir():
+    if spec.keep is not None and not os.path.isdir(spec.keep):
         try:
-            spec.keep.mkdir(parents=True)
+            os.makedirs(spec.keep)
         except OSError as error:
             raise UsageError(what, f"--keep {spec.keep}: {error.strerror}", "give a directory to write to") from error
 
@@ -179,7 +179,7 @@ def _outer(
     spec: GuestSpec,
     body: Callable[[Inside], int],
     proc: str,
-    control: socket.socket,
+    control: Channel,
     tell: int,
     go: int,
     cwd: str,
@@ -224,7 +224,7 @@ def _inner(
     spec: GuestSpec,
     body: Callable[[Inside], int],
     proc: str,
-    control: socket.socket,
+    control: Channel,
     tell: int,
     cwd: str,
     caller: tuple[int, int],
@@ -238,7 +238,7 @@ def _inner(
     confined = not root_stands and namespaces.are_confined()
     try:
         namespaces.die_with(outer)
-        socket.sethostname(spec.hostname)
+        channel.sethostname(spec.hostname)
         if spec.net != "host":
             namespaces.loopback_up()
         if not root_stands:
@@ -285,8 +285,8 @@ def _build_root(spec: GuestSpec) -> None:
     mounts.make_private()
     nodes = HostNodes()
     proc = mounts.copy_tree("/proc")
-    volumes = [(mounts.copy_tree(str(volume.source)), volume) for volume in spec.volumes]
-    layers = Layers(spec.root.resolve(), spec.keep.resolve() if spec.keep else None)
+    volumes = [(mounts.copy_tree(os.fspath(volume.source)), volume) for volume in spec.volumes]
+    layers = Layers(os.path.realpath(spec.root), os.path.realpath(spec.keep) if spec.keep else None)
     mounts.pivot_root(layers.root)
     nodes.populate()
     mounts.attach(proc, "/proc")  # a fresh one may only be mounted where one is visible

@@ -8,11 +8,11 @@ killed before the directory could be removed, the next start finds it unlocked.
 import errno
 import fcntl
 import os
-from pathlib import Path
 from typing import Final
 
 from virtus.errors import HostLacks
 from virtus.host import namespaces
+from virtus.records import StrPath
 
 PREFIX: Final = "virtus-changes-"
 ATTRIBUTE: Final = "user.virtus"
@@ -36,11 +36,11 @@ def _keeps_attributes(fd: int) -> bool:
     return True
 
 
-def places() -> list[Path]:
+def places() -> list[str]:
     """Where such directories are made, the best one first."""
     import tempfile  # late, as in this whole module: few hosts need it
 
-    return [Path(tempfile.gettempdir()), Path("/var/tmp"), Path.home() / ".cache"]
+    return [tempfile.gettempdir(), "/var/tmp", os.path.expanduser("~/.cache")]
 
 
 class Directory:
@@ -66,22 +66,25 @@ class Directory:
             self._lock = -1
 
 
-def _make(place: Path) -> tuple[Path, int]:
+def _make(place: str) -> tuple[str, int]:
     """A new directory, and its lock."""
     import tempfile
 
     while True:
-        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
+        path = tempfile.mkdtemp(prefix=PREFIX, dir=place)
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
+        if os.path.exists(path):
             return path, lock
         os.close(lock)  # another start took it for a stale one before it was locked
 
 
-def remove_stale(place: Path) -> None:
+def remove_stale(place: StrPath) -> None:
     """Remove what machines of this user left in `place` that were killed."""
-    for path in place.glob(PREFIX + "*"):
+    for name in os.listdir(place):
+        if not name.startswith(PREFIX):
+            continue
+        path = os.path.join(place, name)
         try:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -96,7 +99,7 @@ def remove_stale(place: Path) -> None:
             os.close(lock)
 
 
-def _remove(path: Path) -> None:
+def _remove(path: str) -> None:
     """Remove a tree of the caller's; overlayfs's work directories, and some guests', have no permissions."""
     import shutil
 

@@ -1,9 +1,8 @@
 """What the user asks for: a guest and the box it is to run in."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from virtus.records import dataclass, field
+from virtus.records import StrPath, dataclass, field
 
 DEFAULT_PROCESS_LIMIT = 4096
 """Guest threads and processes at once; more fork with EAGAIN. A fork bomb ends here and not at the host."""
@@ -16,7 +15,7 @@ class Volume:
     `target` is an absolute path, or for a Windows program the letter of a drive ("D:").
     """
 
-    source: Path
+    source: StrPath
     target: str
     read_only: bool = False
 
@@ -31,11 +30,11 @@ class GuestSpec:
     argv: Sequence[str]
     env: Mapping[str, str] | None = None  # None: the caller's environment
     cwd: str | None = None  # None: the caller's directory where the root has it, else /
-    root: Path = Path("/")
+    root: StrPath = "/"
     volumes: Sequence[Volume] = ()
     net: str = "none"  # or "host"; of a machine of its own, see MachineSpec
     hostname: str = "virtus"
     user: int | None = None  # None: the caller's uid
-    keep: Path | None = None  # None: changes of the root are thrown away
+    keep: StrPath | None = None  # None: changes of the root are thrown away
     process_limit: int = DEFAULT_PROCESS_LIMIT
     extra: Mapping[str, str] = field(default_factory=dict)  # options of one technique only

@@ -7,10 +7,10 @@ what the signals write (signal.set_wakeup_fd) does not.
 import os
 import select
 import signal
-import socket
 import threading
 from typing import Any, Final
 
+from virtus.host.channel import Channel
 from virtus.machine.sandbox import SandboxProcess
 
 FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -26,7 +26,7 @@ class Watch:
 
     def __init__(self, box: SandboxProcess) -> None:
         self.ended = False
-        self._control: socket.socket = box.control
+        self._control: Channel = box.control
         self._pidfd = os.pidfd_open(box.pid)
         self._waiter = threading.get_ident()
         self._stopping, self._stop = os.pipe()

@@ -1,12 +1,14 @@
 """What a technique is: a named pair of vCPU and personality, what it needs of the host, and how it starts a guest."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from virtus.machine.machine_spec import MachineSpec
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
 from virtus.records import dataclass
+
+if TYPE_CHECKING:
+    from virtus.machine.machine_spec import MachineSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class MachinePeer:
     package: str  # Debian's
     summary: str
     probe: Callable[[], Availability]
-    command: Callable[[MachineSpec], list[str]]
+    command: "Callable[[MachineSpec], list[str]]"
 
 
 @dataclass(frozen=True, slots=True)

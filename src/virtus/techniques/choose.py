@@ -1,12 +1,12 @@
 """Which technique fits a guest."""
 
 import os
-from pathlib import Path
 from typing import Final
 
 from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import DEFAULT_PATH, Guest, Kind, find, identify
 from virtus.machine.spec import GuestSpec
+from virtus.records import StrPath
 from virtus.techniques import registry
 from virtus.techniques.base import Technique
 
@@ -16,10 +16,10 @@ EMULATED: Final = {("RISC-V", 64)}
 
 def guest_of(spec: GuestSpec) -> Guest:
     """Find and identify the guest as its own root has it; raises GuestNotFound or GuestNotRunnable."""
-    if not spec.root.is_dir() or not os.access(spec.root, os.R_OK | os.X_OK):
+    if not os.path.isdir(spec.root) or not os.access(spec.root, os.R_OK | os.X_OK):
         raise UsageError("looking for the guest", f"--root {spec.root} is not a readable directory")
     environment = os.environ if spec.env is None else spec.env
-    cwd = spec.cwd or (os.getcwd() if str(spec.root) == "/" else "/")
+    cwd = spec.cwd or (os.getcwd() if os.fspath(spec.root) == "/" else "/")
     return identify(find(spec.argv[0], environment.get("PATH", DEFAULT_PATH), spec.root, cwd))
 
 
@@ -31,7 +31,7 @@ def is_system(guest: Guest) -> bool:
     return guest.kind in SYSTEMS
 
 
-def that_boot(image: Path) -> tuple[str, frozenset[str]]:
+def that_boot(image: StrPath) -> tuple[str, frozenset[str]]:
     """What an image is, and the techniques for it; raises GuestNotFound or GuestNotRunnable."""
     guest = identify(image)
     if guest.kind is Kind.KERNEL:

@@ -4,7 +4,6 @@ import os
 import select
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from virtus.errors import UsageError
@@ -28,7 +27,7 @@ def sysroots(spec: GuestSpec) -> tuple[str, ...]:
     named = environment.get("VIRTUS_SYSROOT")
     if named:
         return (named,)
-    return (USUAL_SYSROOT,) if Path(spec.root, USUAL_SYSROOT[1:]).is_dir() else ()
+    return (USUAL_SYSROOT,) if os.path.isdir(os.path.join(spec.root, USUAL_SYSROOT[1:])) else ()
 
 
 def _translate_ahead(kernel: Kernel, translate: Callable[..., int]) -> None:

@@ -1,5 +1,7 @@
 """What a guest is, which technique runs it, and, of a Windows program, what it needs: without running anything."""
 
+from pathlib import Path
+
 from virtus.errors import GuestNotRunnable
 from virtus.guests.identify import Guest, Kind
 from virtus.techniques import choose
@@ -13,7 +15,7 @@ def explain(guest: Guest, technique: str | None) -> tuple[list[str], int]:
     if guest.kind is Kind.PE and guest.machine == choose.HOST:
         from virtus.techniques import windows_explain  # reads the personality's catalogue: only here
 
-        explanation = windows_explain.explain(guest.path)
+        explanation = windows_explain.explain(Path(guest.path))
         lines, status = list(explanation.lines()), CANNOT if explanation.obstacle else 0
     else:
         lines, status = [f"{guest.path}: {guest.kind.value}" + (f" for {guest.machine}" if guest.machine else "")], 0

@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from virtus import errors
 from virtus.devices import terminal
 from virtus.errors import HostLacks, VirtusError
-from virtus.host import capabilities, seccomp
+from virtus.host import capabilities, channel, seccomp
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.machine import init, loop, sandbox
 from virtus.machine.meter import Meter, Report, shell_status
@@ -139,11 +138,9 @@ class Seccomp:
 
 def _receive_descriptors(box: sandbox.SandboxProcess) -> tuple[int, int, int]:
     """The filter's listener, the machine's procfs, and the master of its terminal (-1: it has none)."""
-    message, descriptors, _, _ = socket.recv_fds(box.control, 1, 3)
+    message, descriptors = channel.receive_descriptors(box.control, 1, 3)
     if len(descriptors) < 2:
         raise HostLacks("starting the guest", "no seccomp user notification here", "Linux 5.0 or newer is needed")
-    for fd in descriptors:
-        os.set_inheritable(fd, False)
     return descriptors[0], descriptors[1], descriptors[2] if message == b"t" else -1
 
 
@@ -171,7 +168,7 @@ def _first(
     except OSError:
         return 1  # the supervisor sees that no listener comes
     passed = [listener, inside.procfs] + ([master] if master >= 0 else [])
-    socket.send_fds(control, [b"t" if master >= 0 else b"n"], passed)
+    channel.send_descriptors(control, b"t" if master >= 0 else b"n", passed)
     for fd in passed:
         os.close(fd)
     environment = dict(os.environ) if spec.env is None else dict(spec.env)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import Any, Protocol
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, VirtusError
 from virtus.exits import Context, Vcpu
+from virtus.host import channel
+from virtus.host.channel import Channel
 from virtus.machine import loop, sandbox, watch
 from virtus.machine.meter import Meter, Report, shell_status
 from virtus.machine.spec import GuestSpec
@@ -99,7 +100,7 @@ class _Forwarding:
 
     FORWARDED = (*watch.FORWARDED, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: Channel) -> None:
         self._control = control
         self._before = {number: signal.signal(number, self._forward) for number in self.FORWARDED}
 
@@ -144,7 +145,7 @@ def _kernel_main(
         answer = {"error": MachineBroken("running the guest", str(error)).words()}
     control.setblocking(True)
     control.sendall(json.dumps(answer).encode())
-    control.shutdown(socket.SHUT_WR)
+    control.shutdown(channel.SHUT_WR)
     return 0
 
 
@@ -187,7 +188,7 @@ def _machine(
             kernel.close()
 
 
-def _listen(kernel: Kernel, control: socket.socket) -> None:
+def _listen(kernel: Kernel, control: Channel) -> None:
     """Signals that the supervisor forwards, one byte each; its end is the machine's end."""
     control.setblocking(False)
 
@@ -215,7 +216,7 @@ def _end_with(kernel: Kernel, outer: int) -> None:
     kernel.scheduler.watch(outer, 1, gone)
 
 
-def _pass_on_stop(control: socket.socket) -> None:
+def _pass_on_stop(control: Channel) -> None:
     """The guest was stopped as a job is: the supervisor, which the user's shell knows, is to stop as well."""
     try:
         control.send(b"\0stop")

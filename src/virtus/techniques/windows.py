@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Final
 
 from virtus.errors import GuestNotRunnable, UsageError
@@ -37,7 +36,7 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     doing = f"running {spec.argv[0]}"
     if guest.kind is not Kind.PE:
         raise GuestNotRunnable(doing, "no Windows program", f"{name} runs programs for Windows")
-    if spec.root.resolve() != Path("/"):
+    if os.path.realpath(spec.root) != "/":
         raise UsageError(doing, "--root shows another system's files, without the interpreter that this needs")
     if "gdb" in spec.extra or "translate" in spec.extra:
         raise UsageError(doing, f"{name} has neither --gdb nor --translate-only", "use --trace to see its calls")
@@ -46,17 +45,17 @@ def run(name: str, engine: str, spec: GuestSpec, *, meter: bool) -> Report:
     with _directory() if meter or trace else nullcontext("") as outside:
         volumes = [_placed(volume) for volume in spec.volumes]
         if outside:
-            volumes.append(Volume(Path(outside), PLACE))
+            volumes.append(Volume(outside, PLACE))
         if trace is not None:
             environment[TRACE] = f"{PLACE}/trace" if trace not in ("-", "yes") else "-"
         if meter:
             environment[METER] = f"{PLACE}/meter"
-        command = [sys.executable, "-P", "-m", MODULE, engine, str(guest.path), *spec.argv[1:]]
+        command = [sys.executable, "-P", "-m", MODULE, engine, guest.path, *spec.argv[1:]]
         inside = replace(spec, argv=command, env=environment, volumes=volumes, extra={})
         report = Seccomp().run(inside, meter=meter, body=_body() if engine == IN_PROCESS else None)
-        counted = _counted(Path(outside, "meter")) if meter else {}
+        counted = _counted(os.path.join(outside, "meter")) if meter else {}
         if trace not in (None, "-", "yes"):
-            _keep(Path(outside, "trace"), Path(trace))
+            _keep(os.path.join(outside, "trace"), trace)
     calls = counted.get("calls", {})
     if calls:
         report = replace(report, exits={"API call": sum(calls.values())}, calls=calls)
@@ -75,7 +74,7 @@ def _placed(volume: Volume) -> Volume:
         return volume
     if volume.target == drives.ROOT:
         raise UsageError("preparing the guest's root", f"{drives.ROOT} is the root itself", "choose another letter")
-    if not volume.source.is_dir():
+    if not os.path.isdir(volume.source):
         raise UsageError("preparing the guest's root", f"--volume {volume.source} is no directory, and a drive is one")
     return replace(volume, target=drives.place(volume.target))
 
@@ -100,12 +99,13 @@ def _body() -> Callable[[Sequence[str]], None]:
     return body
 
 
-def _counted(path: Path) -> dict[str, Any]:
+def _counted(path: str) -> dict[str, Any]:
     """What the process wrote: the guest may have written there too, so it is checked; {} for anything else."""
     import json
 
     try:
-        found = json.loads(path.read_bytes()[: 1 << 22])
+        with open(path, "rb") as stream:
+            found = json.loads(stream.read(1 << 22))
         calls, details = found["calls"], found["details"]
         numbers = [*calls.items(), *details.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -115,9 +115,11 @@ def _counted(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _keep(source: Path, target: Path) -> None:
+def _keep(source: str, target: str) -> None:
     try:
-        target.write_bytes(source.read_bytes())
+        with open(source, "rb") as trace, open(target, "wb") as kept:
+            while piece := trace.read(1 << 20):
+                kept.write(piece)
     except OSError as error:
         raise UsageError("writing --trace", f"{target}: {error.strerror}") from error
 

@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
+from virtus.records import StrPath
 from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.digest import SIZE, checksum, digest
 from virtus.vcpus.translator.llvm.request import VERSION, Optimised
@@ -31,13 +31,13 @@ _SOURCES: Final = ("vcpus/translator", "isa", "isa/x86")
 """What quick code is made by, below the package, besides the instruction set's own."""
 
 
-def directory(environment: "os._Environ[str] | dict[str, str]") -> Path:
+def directory(environment: "os._Environ[str] | dict[str, str]") -> str:
     """Where translations are kept: VIRTUS_CACHE, or below the user's cache directory."""
     named = environment.get("VIRTUS_CACHE")
     if named:
-        return Path(named)
+        return named
     base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME") or "/", ".cache")
-    return Path(base, "virtus", "translations")
+    return os.path.join(base, "virtus", "translations")
 
 
 def processor() -> str:
@@ -64,7 +64,7 @@ class Cache:
     Where there is no directory to be had, nothing is kept, and nothing found.
     """
 
-    def __init__(self, isa: InstructionSet, place: Path) -> None:
+    def __init__(self, isa: InstructionSet, place: StrPath) -> None:
         self._fd = _open(place)
         salt = f"{isa.name} {isa.version} {VERSION} {processor()}"
         self._salt = digest(salt.encode())
@@ -184,10 +184,10 @@ class Cache:
             self._fd = -1
 
 
-def _open(place: Path) -> int:
+def _open(place: StrPath) -> int:
     """The directory, made where it is missing; -1 where it cannot be, or where others may write to it."""
     try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.makedirs(place, mode=0o700, exist_ok=True)
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return -1

@@ -1,6 +1,13 @@
-"""What the translator asks of its background process, and what it gets: plain data that crosses a socket."""
+"""What the translator asks of its background process, and what it gets: plain data that crosses a socket.
+
+It crosses as `marshal` has it: both ends are the same program, and pickle takes longer to import than a guest to begin.
+"""
+
+import marshal
+from typing import Any, Final
 
 from virtus.records import dataclass, field
+from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.quick_image import QuickImage
 
 VERSION = 4
@@ -61,3 +68,29 @@ class Result:
     error: str = ""
     seconds: float = 0.0
     instructions: int = field(default=0)
+
+
+Message = Request | Urge | QuickCode | Result
+_KINDS: Final[tuple[type[Message], ...]] = (Request, Urge, QuickCode, Result)
+
+
+def encoded(message: Message) -> bytes:
+    """A message as it crosses the socket."""
+    values = [getattr(message, name) for name in message.__slots__]
+    if isinstance(message, QuickCode):
+        values[-1] = message.code.pack()
+    elif isinstance(message, Result) and message.optimised is not None:
+        made = message.optimised
+        values[1] = [getattr(made, name) for name in made.__slots__]
+    return marshal.dumps((_KINDS.index(type(message)), values))
+
+
+def decoded(data: bytes) -> Any:
+    """The message again."""
+    number, values = marshal.loads(data)
+    kind = _KINDS[number]
+    if kind is QuickCode:
+        values[-1] = quick_image.unpack(values[-1])
+    elif kind is Result and values[1] is not None:
+        values[1] = Optimised(*values[1])
+    return kind(*values)

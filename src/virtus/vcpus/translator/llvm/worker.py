@@ -1,22 +1,22 @@
 """The process that optimises in the background, and the conversation with it.
 
 It is forked before the guest's root is entered, and before anything large is loaded; LLVM it imports itself, when the
-first request comes. Messages are pickled objects with their length before them: both ends are ours, and what comes from
+first request comes. Messages have their length before them: both ends are ours, and what comes from
 a guest is bytes in them. It ends when the other end of the socket is gone, having kept its translations on disk.
 """
 
 import os
-import pickle
 import signal
-import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from virtus.host import channel
+from virtus.host.channel import Channel
 from virtus.isa.instruction_set import InstructionSet
-from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
+from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge, decoded, encoded
 from virtus.vcpus.translator.quick_image import QuickImage
 
 _LENGTH: Final = struct.Struct("<I")
@@ -40,7 +40,7 @@ class Keeper(Protocol):
 class Background:
     """The translator's end. `start` forks; everything else belongs to the process that runs the guest."""
 
-    def __init__(self, connection: socket.socket, pid: int) -> None:
+    def __init__(self, connection: Channel, pid: int) -> None:
         self._socket = connection
         self.pid = pid
         self._received = bytearray()
@@ -50,7 +50,7 @@ class Background:
     @classmethod
     def start(cls, isa: InstructionSet, keep: Keeper | None = None) -> "Background":
         """Fork the process."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = channel.pair()
         pid = os.fork()
         if pid == 0:
             try:
@@ -68,7 +68,7 @@ class Background:
 
     def submit(self, request: Request | Urge | QuickCode) -> None:
         """Have it made some time, or sooner; or kept. Never waits."""
-        data = pickle.dumps(request)
+        data = encoded(request)
         self._to_send += _LENGTH.pack(len(data)) + data
         self.flush()
 
@@ -102,7 +102,7 @@ class Background:
             (size,) = _LENGTH.unpack_from(self._received)
             if len(self._received) < _LENGTH.size + size:
                 break
-            results.append(pickle.loads(bytes(self._received[_LENGTH.size : _LENGTH.size + size])))
+            results.append(decoded(bytes(self._received[_LENGTH.size : _LENGTH.size + size])))
             del self._received[: _LENGTH.size + size]
         return results
 
@@ -111,7 +111,7 @@ class Background:
         self._socket.close()
 
 
-def _main(connection: socket.socket, isa: InstructionSet, keep: Keeper | None) -> None:
+def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None:
     """The process: one thread reads requests, so that nobody waits to send them, the other works."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -128,7 +128,7 @@ def _main(connection: socket.socket, isa: InstructionSet, keep: Keeper | None) -
             answered.add(request, result.optimised)
         if result.optimised is not None and request.image:
             made.optimised.setdefault(request.image, []).append(result.optimised)
-        data = pickle.dumps(result)
+        data = encoded(result)
         try:
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
@@ -237,7 +237,7 @@ def _leave_streams() -> None:
 
 
 def _read(
-    connection: socket.socket,
+    connection: Channel,
     requests: "Requests",
     made: Made,
     keep: Keeper | None,
@@ -246,7 +246,7 @@ def _read(
     try:
         while True:
             (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
-            message = pickle.loads(_exactly(connection, size))
+            message = decoded(_exactly(connection, size))
             if isinstance(message, QuickCode):
                 made.quick[message.image] = message.code
             else:
@@ -259,7 +259,7 @@ def _read(
             os._exit(0)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
+def _exactly(connection: Channel, size: int) -> bytes:
     data = bytearray()
     while len(data) < size:
         piece = connection.recv(min(size - len(data), 1 << 20))
