@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from virtus.host import mounts, namespaces, ptrace, seccomp
+from virtus.host import mounts, namespaces, protection_keys, ptrace, seccomp
 from virtus.records import dataclass
 
 KVM_GET_API_VERSION: Final = 0xAE00  # include/uapi/linux/kvm.h
@@ -50,7 +50,7 @@ def findings() -> list[Finding]:
     """All of them, in the order in which techniques build on each other."""
     boxes = [namespace(name, flag) for name, flag in NAMESPACES]
     machines = [tracing(), emulated_calls(), yama(), notification()]
-    return [*machines, *boxes, layers(), fuse(), kvm()]
+    return [*machines, *boxes, layers(), fuse(), kvm(), hidden_code()]
 
 
 def tracing() -> Finding:
@@ -108,6 +108,17 @@ def fuse() -> Finding:
     trouble = _in_child(_fuse)
     remedy = trouble and "modprobe fuse; chmod 666 /dev/fuse; in a container --device /dev/fuse"
     return Finding("FUSE", not trouble, trouble or "in a user namespace", "nothing yet", remedy)
+
+
+def hidden_code() -> Finding:
+    """Protection keys: pages that can be executed and not read."""
+    needed_by = "prescan, which is weaker without"
+    if protection_keys.can_hide_code():
+        return Finding("protection keys", True, "code can be hidden from reads", needed_by)
+    remedy = (
+        "a processor with PKU; without, prescan keeps scanned code elsewhere, which a guest may find (docs/prescan.md)"
+    )
+    return Finding("protection keys", False, "no pages that are executable alone", needed_by, remedy)
 
 
 def kvm() -> Finding:

@@ -371,10 +371,26 @@ def out(ops: Operands) -> Operation:
     return operation
 
 
+def not_promised(ops: Operands) -> Operation:
+    """What CPUID does not promise: #UD, whatever the host's processor has."""
+
+    def operation() -> None:
+        raise GuestFault(faults.UD)
+
+    return operation
+
+
 M = Mnemonic
+NOT_PROMISED: Final = frozenset({
+    M.RDTSCP, M.XGETBV, M.XSETBV, M.RDFSBASE, M.RDGSBASE, M.WRFSBASE, M.WRGSBASE, M.RDPID, M.RDPKRU, M.WRPKRU,
+    M.XBEGIN, M.SYSCALL, M.SYSRET, M.RSM, M.MONITOR, M.MWAIT, M.XSAVE, M.XSAVEOPT, M.XSAVEC, M.XSAVES,
+    M.XRSTOR, M.XRSTORS,
+})  # fmt: skip
+"""Instructions that would tell of the host, or that change what hides code from the guest (XRSTOR loads PKRU, too)."""
 TABLE: Final[dict[int, Compile]] = {
     M.MOV: move, M.LMSW: lmsw, M.SMSW: smsw, M.CLTS: clts,
     M.INVLPG: invlpg, M.WBINVD: privileged_nothing, M.INVD: privileged_nothing,
     M.RDMSR: rdmsr, M.WRMSR: wrmsr, M.RDTSC: rdtsc, M.CPUID: cpuid,
     M.HLT: hlt, M.CLI: cli, M.STI: sti, M.IN: in_, M.OUT: out,
+    **dict.fromkeys(NOT_PROMISED, not_promised),
 }  # fmt: skip
