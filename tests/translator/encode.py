@@ -2,7 +2,7 @@
 
 import struct
 
-ZERO, RA, SP, T0, T1, T2, S0, S1, A0, A1, A2, A7 = 0, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 17
+ZERO, RA, SP, T0, T1, T2, S0, S1, A0, A1, A2, A7, S2 = 0, 1, 2, 5, 6, 7, 8, 9, 10, 11, 12, 17, 18
 ECALL, EBREAK, RET, FENCE_I, ILLEGAL = 0x00000073, 0x00100073, 0x00008067, 0x0000100F, 0xFFFFFFFF
 
 

@@ -9,7 +9,26 @@ from tests.isa.differential import QEMU, WHY_NOT, Case, cases, differences, run_
 from tests.isa.riscv64_encodings import ATOMICS, CONTROL, FLOATING, INTEGER, RESERVATIONS
 from tests.isa.riscv64_harness import CODE, CODE_BYTES, DATA_BYTES
 from tests.translator.cases import Guest, begun_natively, run_translated
-from tests.translator.encode import A0, A1, EBREAK, ECALL, RA, RET, T1, ZERO, add, addi, branch, code, jal, jalr, load
+from tests.translator.encode import (
+    A0,
+    A1,
+    A7,
+    EBREAK,
+    ECALL,
+    RA,
+    RET,
+    S1,
+    S2,
+    T1,
+    ZERO,
+    add,
+    addi,
+    branch,
+    code,
+    jal,
+    jalr,
+    load,
+)
 from virtus.isa.riscv64 import RISCV64
 from virtus.vcpus.translator.context import TranslatedContext
 from virtus.vcpus.translator.llvm import compile as llvm
@@ -45,6 +64,7 @@ def install(vcpu: TranslatorVcpu, context: TranslatedContext, made: Optimised) -
         optimised=True,
         start=start,
         end=start + len(made.blob),
+        fast={pc: start + offset for pc, offset in made.fast.items()},
     )
     vcpu.place(unit)
     context.space.install(context.ident, unit, over=True)
@@ -144,6 +164,66 @@ def test_a_short_loop_runs_as_often_as_it_should(rounds: int, precise: bool) -> 
     finally:
         guest.close()
     assert (found.pc, found.x[A0], found.x[T1]) == (CODE + 12, 7 * rounds, 0)
+
+
+CALLEE = CODE + 64
+FUNCTIONS = {
+    CODE: code(jal(RA, 64), add(S2, S2, A0), addi(T1, T1, -1), branch(T1, ZERO, -12), EBREAK),
+    CALLEE: code(addi(A0, A0, 3), add(S1, S1, A0), add(S2, S2, S1), add(A7, A7, S2), RET),
+}
+"""A function that calls another `t1` times; both change registers that go along with calls, and others."""
+
+
+def called(rounds: int) -> tuple[int, ...]:
+    """What a0, s1, s2 and a7 are in the end."""
+    a0 = s1 = s2 = a7 = 0
+    for _ in range(rounds):
+        a0 += 3
+        s1 += a0
+        s2 += s1
+        a7 += s2
+        s2 += a0
+    return a0, s1, s2, a7
+
+
+def installs(starts: tuple[int, ...], functions: dict[int, bytes], *, precise: bool = False) -> Guest:
+    """A guest in which these functions are optimised, each by itself; others are translated quickly."""
+    made = [
+        llvm.optimise(RISCV64, Request(1, "riscv64", start, ((start, functions[start]),), precise=precise))[0]
+        for start in starts
+    ]
+
+    def installed(vcpu: TranslatorVcpu, context: TranslatedContext) -> None:
+        for unit in made:
+            install(vcpu, context, unit)
+
+    return Guest(installed)
+
+
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("starts", [(CODE,), (CALLEE,), (CODE, CALLEE)])
+def test_functions_call_one_another_however_each_is_translated(starts: tuple[int, ...], precise: bool) -> None:
+    text = FUNCTIONS[CODE].ljust(64, b"\0") + FUNCTIONS[CALLEE]
+    guest = installs(starts, FUNCTIONS, precise=precise)
+    try:
+        (found,) = run_translated(guest, [Case("calls", text, x(t1=5), (0,) * 32, 0, bytes(DATA_BYTES))])
+    finally:
+        guest.close()
+    assert (found.pc, found.x[T1]) == (CODE + 16, 0)
+    assert tuple(found.x[register] for register in (A0, S1, S2, A7)) == called(5)
+
+
+def test_code_that_goes_round_between_translations_does_not_fill_the_host_s_stack() -> None:
+    there, back = CODE, CODE + 64
+    functions = {there: code(addi(A0, A0, 1), jal(ZERO, 60))}
+    text = functions[there].ljust(64, b"\0") + code(addi(T1, T1, -1), branch(T1, ZERO, there - back - 4), EBREAK)
+    guest = installs((there,), functions)
+    rounds = 1_000_000  # of which each would take dozens of bytes of 64 MiB
+    try:
+        (found,) = run_translated(guest, [Case("round", text, x(t1=rounds), (0,) * 32, 0, bytes(DATA_BYTES))])
+    finally:
+        guest.close()
+    assert (found.pc, found.x[A0]) == (back + 8, rounds)
 
 
 def x(*, a1: int = 0, t1: int = 0) -> tuple[int, ...]:

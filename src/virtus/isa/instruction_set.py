@@ -23,6 +23,9 @@ class InstructionSet(Protocol):
     """Counts up whenever a description changes: translations kept on disk are for one version."""
     register_names: tuple[str, ...]
     """By slot; at most 64."""
+    call_registers: tuple[int, ...]
+    """Slots of registers that optimised code takes along in the host's when it calls, and brings back: those that
+    functions are most about by the usual calling convention. At most ten, or none; which is a matter of speed alone."""
     longest: int
     """The most that `decode` looks at, in bytes."""
 

@@ -24,6 +24,7 @@ class Ibm7070:
     name = "ibm7070"
     version = 1
     register_names: tuple[str, ...] = NAMES
+    call_registers: tuple[int, ...] = ()
     longest = WORD
     faults = False
     """Addresses are in bounds by construction: an access to memory is never a fault."""

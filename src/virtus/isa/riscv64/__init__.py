@@ -6,7 +6,7 @@ from virtus.isa.riscv64 import control, floating, integers, memory
 from virtus.isa.riscv64.decode import decode
 from virtus.isa.riscv64.instruction import Instruction
 from virtus.isa.riscv64.meaning import MEANINGS, Meaning
-from virtus.isa.riscv64.registers import NAMES
+from virtus.isa.riscv64.registers import CALL_REGISTERS, NAMES
 
 DESCRIBED: Final = (integers, memory, floating, control)
 """The modules whose import fills the table of meanings."""
@@ -18,6 +18,7 @@ class Riscv64:
     name = "riscv64"
     version = 1
     register_names: tuple[str, ...] = NAMES
+    call_registers: tuple[int, ...] = CALL_REGISTERS
     longest = 4
 
     def decode(self, code: bytes | memoryview, offset: int) -> Instruction:

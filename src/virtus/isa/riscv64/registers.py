@@ -7,6 +7,8 @@ F: Final = 32
 RA, SP, GP, TP = 1, 2, 3, 4
 A0: Final = 10
 A7: Final = 17
+CALL_REGISTERS: Final = (RA, SP, 8, 9, *range(A0, 16))
+"""ra, sp, s0, s1 and a0 to a5: what nearly every function takes, returns, or saves (RISC-V ABIs Specification, 1.1)."""
 
 X_NAMES: Final = (
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5",

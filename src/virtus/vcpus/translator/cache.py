@@ -222,6 +222,7 @@ def pack(units: Iterable[Optimised]) -> bytes:
                 "sizes": [len(part) for part in parts],
                 "entries": [[pc, offset] for pc, offset in unit.entries.items()],
                 "covers": [list(piece) for piece in unit.covers],
+                "fast": [[pc, offset] for pc, offset in unit.fast.items()],
                 "precise": unit.precise,
             }
         )
@@ -247,4 +248,5 @@ def _unit(data: bytes, start: int, row: dict[str, Any]) -> Optimised:
     blob, *code = parts
     entries = {int(pc): int(offset) for pc, offset in row["entries"]}
     covers = tuple((int(low), int(high)) for low, high in row["covers"])
-    return Optimised(blob, entries, covers, tuple(code), bool(row["precise"]))
+    fast = {int(pc): int(offset) for pc, offset in row["fast"]}
+    return Optimised(blob, entries, covers, tuple(code), bool(row["precise"]), fast)

@@ -149,7 +149,8 @@ class TranslatedContext(ForeignContext):
     def empty(self) -> None:
         """See Context."""
         self.host.inject(_MUNMAP, 0, layout.GUEST_END)
-        self.host.inject(_MADVISE, layout.TABLE, layout.TABLE_BYTES, MADV_DONTNEED)
+        for table in (layout.TABLE, layout.FAST):
+            self.host.inject(_MADVISE, table, layout.TABLE_BYTES, MADV_DONTNEED)
         self.space.clear()
         for register in range(64):
             self.regs[register] = 0

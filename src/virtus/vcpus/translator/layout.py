@@ -7,6 +7,7 @@ above it lie the parts of the machine::
     STATES      one page a thread: its registers, and the words below
     STACKS      one host stack a thread, for translated code
     TABLE       for each guest address the host address of its translation: 8 bytes for 2 bytes of guest code
+    FAST        the same for the entries that take registers along (`llvm.convention`), where there are such
     CODE        translated code, the same memory in every address space of the machine, not writable to guests
     COUNTERS    how often blocks have run; right after the code, within reach of its relative addresses
 
@@ -14,7 +15,8 @@ Translated code is entered with the host's C calling convention, as `word f(stat
 the address of the guest instruction to go on with is returned in RAX. A translation for a guest address may be called
 or jumped to. When a guest function is called, its translation is called; whoever called compares what comes back with
 the address the guest function was expected to come back to, and returns upward where it differs (longjmp, a switch of
-stacks). All of a guest's registers stand in its state whenever one translation calls, jumps to or returns to another.
+stacks). All of a guest's registers stand in its state whenever one translation calls, jumps to or returns to another;
+between optimised ones, some are taken along instead (`llvm.convention`).
 """
 
 from typing import Final
@@ -28,6 +30,7 @@ STACKS: Final = 0x1800_0000_0000
 STACK_BYTES: Final = 64 << 20
 TABLE: Final = 0x2000_0000_0000
 TABLE_BYTES: Final = GUEST_END * 4
+FAST: Final = 0x2800_0000_0000
 CODE: Final = 0x3000_0000_0000
 CODE_BYTES: Final = 1 << 30
 COUNTERS: Final = CODE + CODE_BYTES
@@ -35,9 +38,9 @@ COUNTERS_BYTES: Final = 64 << 20
 MOST_THREADS: Final = 1 << 16
 
 
-def table_entry(pc: int) -> int:
+def table_entry(pc: int, table: int = TABLE) -> int:
     """Where the host address of the translation of guest address `pc` stands; 0 is kept there when there is none."""
-    return TABLE + pc * 4
+    return table + pc * 4
 
 
 # The state block, in 64-bit words. 0..63 are the instruction set's registers.

@@ -35,6 +35,7 @@ class Translation:
     end: int = 0
     instructions: Sequence[tuple[int, int]] = ()  # offset from start, guest address; sorted
     counters: dict[int, int] = field(default_factory=dict)  # guest address: counter
+    fast: dict[int, int] = field(default_factory=dict)  # as `entries`: those that take registers along
 
     def pages(self) -> Iterable[int]:
         """The guest pages it was made from."""
@@ -109,6 +110,8 @@ class AddressSpace:
             if over or pc not in self.entries:
                 self.entries[pc] = translation
                 words.append((layout.table_entry(pc), address))
+                if over:
+                    words.append((layout.table_entry(pc, layout.FAST), translation.fast.get(pc, 0)))
         for page in translation.pages():
             self.by_page.setdefault(page, set()).add(translation)
         process_memory.write_words(ident, words)
@@ -149,6 +152,8 @@ class AddressSpace:
                 if self.entries.get(pc) is translation:
                     del self.entries[pc]
                     words.append((layout.table_entry(pc), 0))
+                    if translation.fast:
+                        words.append((layout.table_entry(pc, layout.FAST), 0))
         process_memory.write_words(ident, words)
 
     def clear(self) -> None:

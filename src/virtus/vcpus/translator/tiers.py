@@ -168,6 +168,7 @@ class Tiers:
             precise=made.precise,
             start=start,
             end=start + len(made.blob),
+            fast={pc: start + offset for pc, offset in made.fast.items()},
         )
         self._vcpu.place(unit)
         return unit

@@ -114,6 +114,7 @@ class TranslatorVcpu:
         shared_mapping(zygote, layout.CODE, layout.CODE_BYTES, PROT_READ | PROT_EXEC, code, 0)
         shared_mapping(zygote, layout.COUNTERS, layout.COUNTERS_BYTES, PROT_READ | PROT_WRITE, counters, 0)
         private_mapping(zygote, layout.TABLE, layout.TABLE_BYTES)
+        private_mapping(zygote, layout.FAST, layout.TABLE_BYTES)
 
     @property
     def created(self) -> int:

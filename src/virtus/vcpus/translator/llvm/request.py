@@ -10,7 +10,7 @@ from virtus.records import dataclass, field
 from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.quick_image import QuickImage
 
-VERSION = 4
+VERSION = 5
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
 
 
@@ -50,13 +50,15 @@ class QuickCode:
 
 @dataclass(frozen=True, slots=True)
 class Optimised:
-    """Position-independent code; `entries` has offsets by guest address, `covers` the guest code it was made from."""
+    """Position-independent code; `entries` has offsets by guest address, `covers` the guest code it was made from.
+    `fast` has those of the entries that take registers along (`convention`)."""
 
     blob: bytes
     entries: dict[int, int]
     covers: tuple[tuple[int, int], ...]
     code: tuple[bytes, ...]
     precise: bool = False
+    fast: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from virtus.isa.instruction_set import InstructionSet
 from virtus.records import dataclass
 from virtus.vcpus.translator import layout
+from virtus.vcpus.translator.llvm.convention import NOT_GUEST, Convention
 from virtus.vcpus.translator.llvm.flow import Shape
 from virtus.vcpus.translator.llvm.text_floats import FloatText
 from virtus.vcpus.translator.llvm.text_words import Interpret, Value, WordText, operand
@@ -27,17 +28,15 @@ MANY_EDGES: Final = 600
 MANY_TARGETS: Final = 12
 """A function with more targets of computed jumps can be entered at each of them: mostly the loop of an interpreter,
 into which code that was translated before jumps at any of its instructions."""
-STATE_PARAMETER: Final = "ptr noalias nocapture nonnull dereferenceable(4096) %st"
 SHORT_LOOP, COPIES = 10, 4
 """A loop of one block of so few instructions stands so many times in the code: it looks for interrupts less often."""
-NOT_GUEST: Final = "!noalias !1"
-"""Said of accesses to the thread's own state: no guest memory is there."""
 GUEST_BITS: Final = layout.GUEST_END.bit_length() - 1
 
 
 @dataclass(slots=True)
 class _Sync:
-    """A place where the state must hold all registers; `changed` are those the block has changed before it."""
+    """A place where the state must hold all registers but those that calls take with them; `changed` are those the
+    block has changed before it."""
 
     block: int
     changed: frozenset[int]
@@ -45,11 +44,11 @@ class _Sync:
 
 @dataclass(slots=True)
 class _Reload:
-    """A place where the state may have been changed by others."""
+    """A place where the state may have been changed by others; what calls bring back is known already."""
 
 
 class UnitText(FloatText, WordText):
-    """Writes one function. `internal` are addresses that have a function in the same module."""
+    """Writes one function. `internal` are addresses that have a function in the same module, called alike."""
 
     def __init__(self, isa: InstructionSet, shape: Shape, internal: frozenset[int], *, precise: bool) -> None:
         self.pc = self.next = 0
@@ -71,6 +70,7 @@ class UnitText(FloatText, WordText):
         self._dispatches = 0
         self._shared: list[str] = []
         self.leaves_calls = shape.has_calls
+        self.convention = convention_of(isa, precise=precise)
 
     # Writing
 
@@ -207,25 +207,60 @@ class UnitText(FloatText, WordText):
         self._leave_here(layout.EXIT_INTERRUPT, target, target)
         self._lines.append(f"{on}:")
 
+    def _arguments(self) -> str:
+        """Of a call: the registers that go with it, which variables have."""
+        registers = self.convention.registers
+        values = [self._new(f"load i64, ptr %x{register}, {NOT_GUEST}") for register in registers]
+        return ", ".join(("ptr %st", *(f"i64 {value}" for value in values)))
+
+    def _call(self, function: str) -> str:
+        """The result of a function that is called like this one."""
+        arguments = self._arguments()
+        return self._new(f"call {self.convention.function} {function}({arguments})")
+
+    def _go_over(self, function: str) -> None:
+        """End by jumping to a function that is called like this one."""
+        arguments, convention = self._arguments(), self.convention
+        result = self._new(f"{convention.tail} call {convention.function} {function}({arguments})")
+        self._lines.append(f"ret {convention.result} {result}")
+
+    def _return(self, pc: Value) -> None:
+        convention = self.convention
+        if not convention.registers:
+            self._lines.append(f"ret i64 {operand(pc)}")
+            return
+        result = self._new(f"insertvalue {convention.result} poison, i64 {operand(pc)}, 0")
+        for place, register in enumerate(convention.registers, 1):
+            value = self._new(f"load i64, ptr %x{register}, {NOT_GUEST}")
+            result = self._new(f"insertvalue {convention.result} {result}, i64 {value}, {place}")
+        self._lines.append(f"ret {convention.result} {result}")
+
+    def _stub(self, word: int) -> str:
+        """What is called to come to a stub."""
+        return self.convention.stub(word) or self._new(f"load ptr, ptr {self._state(word)}, {NOT_GUEST}")
+
     def _leave_here(self, why: int, pc: int, expected: int | None) -> None:
         """Come out, the state being synchronised; go on at `expected` if that is where to go on, else return."""
         self._put(layout.EXIT, why)
         self._put(layout.PC, pc)
-        leave = self._new(f"load ptr, ptr {self._state(layout.LEAVE_AT)}, {NOT_GUEST}")
-        result = self._new(f"call i64 {leave}(ptr %st)")
-        self._come_back(result, expected)
+        self._come_back(self._call(self._stub(layout.LEAVE_AT)), expected)
 
     def _come_back(self, result: str, expected: int | None) -> None:
         """After somebody else has run: on to the block of `expected`, or upward."""
+        convention = self.convention
         if expected is None or expected not in self._shape.instructions:
-            self._lines.append(f"ret i64 {result}")
+            self._lines.append(f"ret {convention.result} {result}")
             return
-        same = self._new(f"icmp eq i64 {result}, {expected}")
+        pc = self._new(f"extractvalue {convention.result} {result}, 0") if convention.registers else result
+        same = self._new(f"icmp eq i64 {pc}, {expected}")
         on, up = self._name("k"), self._name("u")
         self._lines.append(f"br i1 {same}, label %{on}, label %{up}, !prof !9")
         self._lines.append(f"{up}:")
-        self._lines.append(f"ret i64 {result}")
+        self._lines.append(f"ret {convention.result} {result}")
         self._lines.append(f"{on}:")
+        for place, register in enumerate(convention.registers, 1):
+            value = self._new(f"extractvalue {convention.result} {result}, {place}")
+            self._lines.append(f"store i64 {value}, ptr %x{register}, {NOT_GUEST}")
         self._reload()
         self._lines.append(f"br label {self._goes(expected, synchronised=True)}")
 
@@ -277,7 +312,7 @@ class UnitText(FloatText, WordText):
         """See Builder."""
         if is_return:
             self._sync()
-            self._lines.append(f"ret i64 {operand(target)}")
+            self._return(target)
         elif type(target) is int:
             self._jump(target)
         else:
@@ -309,24 +344,22 @@ class UnitText(FloatText, WordText):
     def _go_through_table(self, target: str) -> None:
         self._put(layout.PC, target)
         self._put(layout.JUMP_FROM, self.pc)
-        function = self._entry_of(target, layout.JUMP_MISS_AT)
-        result = self._new(f"tail call i64 {function}(ptr %st)")
-        self._lines.append(f"ret i64 {result}")
+        self._go_over(self._entry_of(target, layout.JUMP_MISS_AT))
 
     def _entry_of(self, target: Value, otherwise: int = layout.MISS_AT) -> str:
         """The translation of a guest address, or what makes one."""
-        miss = self._new(f"load ptr, ptr {self._state(otherwise)}, {NOT_GUEST}")
+        miss = self._stub(otherwise)
         if type(target) is int:
             if target >= layout.GUEST_END:
                 return miss
-            slot = self._new(f"inttoptr i64 {layout.table_entry(target)} to ptr")
+            slot = self._new(f"inttoptr i64 {layout.table_entry(target, self.convention.table)} to ptr")
             found = self._new(f"load ptr, ptr {slot}, {NOT_GUEST}")
         else:
             high = self._new(f"lshr i64 {target}, {GUEST_BITS}")
             inside = self._new(f"icmp eq i64 {high}, 0")
             index = self._new(f"select i1 {inside}, i64 {target}, i64 0")
             offset = self._new(f"shl i64 {index}, 2")
-            address = self._new(f"add i64 {offset}, {layout.TABLE}")
+            address = self._new(f"add i64 {offset}, {self.convention.table}")
             slot = self._new(f"inttoptr i64 {address} to ptr")
             listed = self._new(f"load ptr, ptr {slot}, {NOT_GUEST}")
             found = self._new(f"select i1 {inside}, ptr {listed}, ptr null")
@@ -341,10 +374,10 @@ class UnitText(FloatText, WordText):
         """See Builder."""
         self._sync()
         if type(target) is int and target in self._internal:
-            result = self._new(f"call i64 @u{target:x}(ptr %st)")
+            result = self._call(f"@{self.convention.letter}{target:x}")
         else:
             self._put(layout.PC, target)
-            result = self._new(f"call i64 {self._entry_of(target)}(ptr %st)")
+            result = self._call(self._entry_of(target))
         self._come_back(result, link)
         self._ended = True
 
@@ -387,30 +420,31 @@ class UnitText(FloatText, WordText):
         return {pc: frozenset(registers) for pc, registers in into.items()}
 
     def _assemble(self) -> str:
-        dirty = self._may_be_dirty()
-        used = sorted(self._uses)
+        dirty, convention = self._may_be_dirty(), self.convention
+        passed = frozenset(convention.registers)
+        used = sorted(self._uses.keys() | passed)
         if self.precise:
             variables: set[int] = set()
         elif len(self._body) > MANY_BLOCKS:
-            variables = {register for register, _ in self._uses.most_common(FEW)}
+            variables = set(passed) | {register for register, _ in self._uses.most_common(FEW)}
         else:
             variables = set(used)
-        entry = self._shape.entry
+        entry, define = self._shape.entry, f"define dso_local {convention.function}"
         lines: list[str] = []
         several = self.entries
         if several:
             for pc in several:
                 lines += (
-                    f"define i64 @u{pc:x}({STATE_PARAMETER}) #0 {{",
+                    f"{define} @{convention.letter}{pc:x}({convention.parameters}) #0 {{",
                     f"%p = getelementptr i64, ptr %st, i64 {layout.PC}",
                     f"store i64 {pc}, ptr %p, {NOT_GUEST}",
-                    f"%r = tail call i64 @m{entry:x}(ptr %st)",
-                    "ret i64 %r",
+                    f"%r = {convention.tail} call {convention.function} @m{entry:x}({convention.same})",
+                    f"ret {convention.result} %r",
                     "}",
                 )
-            lines.append(f"define internal i64 @m{entry:x}({STATE_PARAMETER}) #0 {{")
+            lines.append(f"define internal {convention.function} @m{entry:x}({convention.parameters}) #0 {{")
         else:
-            lines.append(f"define i64 @u{entry:x}({STATE_PARAMETER}) #0 {{")
+            lines.append(f"{define} @{convention.letter}{entry:x}({convention.parameters}) #0 {{")
         lines.append("entry:")
         for register in used:
             if register in variables:
@@ -418,6 +452,8 @@ class UnitText(FloatText, WordText):
                 lines.append(f"%s{register} = getelementptr i64, ptr %st, i64 {register}")
             else:
                 lines.append(f"%x{register} = getelementptr i64, ptr %st, i64 {register}")
+        for register in convention.registers:
+            lines.append(f"store i64 %g{register}, ptr %x{register}, {NOT_GUEST}")
         uses_dispatch = bool(several) or any("br label %dispatch" in body for body in self._body.values())
         if uses_dispatch:
             lines += ("%target = alloca i64", "%from = alloca i64")
@@ -426,13 +462,13 @@ class UnitText(FloatText, WordText):
         counter = [0]
 
         def reload() -> None:
-            for register in sorted(variables):
+            for register in sorted(variables - passed):
                 counter[0] += 1
                 lines.append(f"%r{counter[0]} = load i64, ptr %s{register}, {NOT_GUEST}")
                 lines.append(f"store i64 %r{counter[0]}, ptr %x{register}, {NOT_GUEST}")
 
         def sync(registers: frozenset[int]) -> None:
-            for register in sorted(registers & variables):
+            for register in sorted((registers & variables) - passed):
                 counter[0] += 1
                 lines.append(f"%r{counter[0]} = load i64, ptr %x{register}, {NOT_GUEST}")
                 lines.append(f"store i64 %r{counter[0]}, ptr %s{register}, {NOT_GUEST}")
@@ -462,12 +498,10 @@ class UnitText(FloatText, WordText):
             sync(frozenset().union(*(dirty[source] | self._changes[source] for source in sources)))
             self._lines = []
             if pc in self._internal:
-                self._lines.append(f"%o{pc:x}r = tail call i64 @u{pc:x}(ptr %st)")
-                self._lines.append(f"ret i64 %o{pc:x}r")
+                self._go_over(f"@{convention.letter}{pc:x}")
             else:
                 self._put(layout.PC, pc)
-                result = self._new(f"tail call i64 {self._entry_of(pc)}(ptr %st)")
-                self._lines.append(f"ret i64 {result}")
+                self._go_over(self._entry_of(pc))
             lines += self._lines
         if uses_dispatch:
             lines.append("dispatch:")
@@ -482,11 +516,10 @@ class UnitText(FloatText, WordText):
             self._lines = []
             self._put(layout.PC, target)
             self._put(layout.JUMP_FROM, self._new("load i64, ptr %from"))
-            result = self._new(f"tail call i64 {self._entry_of(target, layout.JUMP_MISS_AT)}(ptr %st)")
-            self._lines.append(f"ret i64 {result}")
+            self._go_over(self._entry_of(target, layout.JUMP_MISS_AT))
             lines += self._lines
         lines.append("}\n")
-        return "\n".join(lines)
+        return "\n".join(lines) + "".join(map(convention.entry, several or [entry]))
 
     @property
     def entries(self) -> list[int]:
@@ -504,13 +537,17 @@ class UnitText(FloatText, WordText):
         self._lines.append("unwind:")
         if not self.entries:
             self._put(layout.PC, self._shape.entry)
-        unwind = self._new(f"load ptr, ptr {self._state(layout.UNWIND_AT)}")
-        result = self._new(f"tail call i64 {unwind}(ptr %st)")
-        self._lines.append(f"ret i64 {result}")
+        self._go_over(self._stub(layout.UNWIND_AT))
         self._lines.append("begin:")
         lines += self._lines
 
 
+def convention_of(isa: InstructionSet, *, precise: bool) -> Convention:
+    """How the functions of a module are called."""
+    return Convention(() if precise else isa.call_registers)
+
+
 def unit_text(isa: InstructionSet, shape: Shape, internal: frozenset[int], *, precise: bool) -> str:
-    """The function for a shape, called u and the entry's address; those for further entries are called likewise."""
+    """The functions for a shape: called u and the entry's address, and f where calls take registers along; those for
+    further entries are called likewise."""
     return UnitText(isa, shape, internal, precise=precise).write()
