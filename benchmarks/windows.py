@@ -50,7 +50,7 @@ SLOW: Final = frozenset({"ruff", "7z"})
 def built(directory: Path, source: str) -> Path:
     """A C program compiled for Windows."""
     program = directory / f"{Path(source).stem}.exe"
-    subprocess.run([COMPILER, "-O2", HERE / "programs" / source, "-o", program], check=True)
+    subprocess.run([COMPILER, "-O2", HERE / "programs" / source, "-o", program, "-lsynchronization"], check=True)
     return program
 
 
@@ -101,10 +101,10 @@ def calls(runs: int, names: list[str], program: Path, cwd: Path) -> dict[str, di
     figures: dict[str, dict[str, list[float]]] = {}
     for _ in range(runs):
         for name in names:
-            run = measure(command(name, program, None, (CALLS, ROUNDS), cwd), os.environ, cwd)
+            run = measure(command(name, program, None, (CALLS, ROUNDS, "."), cwd), os.environ, cwd)
             for line in run.stdout.decode().splitlines():
-                label, _, value = line.partition(" ")
-                if label != "check":
+                label, _, value = line.rpartition(" ")
+                if not label.startswith("check "):
                     figures.setdefault(name, {}).setdefault(label, []).append(float(value))
     return {name: {label: statistics.median(v) for label, v in rows.items()} for name, rows in figures.items()}
 

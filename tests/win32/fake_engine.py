@@ -15,7 +15,7 @@ from virtus.vcpus.program_state import CpuContext
 
 PAGE = 4096
 READ, WRITE = 1, 2
-TEB_SIZE = 0x2000
+PEB_SIZE, TEB_SIZE = 0x1000, 0x2000
 
 
 class FakeMemory:
@@ -241,6 +241,7 @@ def new_thread(engine: FakeEngine | None = None) -> Thread:
     engine = engine or FakeEngine()
     process = Process(engine)
     process.modules = Modules(engine, lambda dll, name: 0, virtual_memory.regions(process))
+    process.peb = engine.memory.map(0, PEB_SIZE, READ | WRITE)
     teb = engine.memory.map(0, TEB_SIZE, READ | WRITE)
     thread = Thread(process, teb, process.new_ident())
     engine.current.thread = thread

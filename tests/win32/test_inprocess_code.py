@@ -10,7 +10,7 @@ import pytest
 
 from tests.guest_runs import need, virtus
 from tests.win32.compilers import build
-from virtus.vcpus import inprocess_code, inprocess_hot, inprocess_plain
+from virtus.vcpus import inprocess_code, inprocess_files, inprocess_hot, inprocess_plain, program_answers
 
 PIECE = re.compile(r'\s*"([0-9a-f]+)"\s+# (.*)')
 PART = re.compile(r'\s+(?:\("(\w+)", \(|"([\w ]+)": \()')
@@ -49,7 +49,7 @@ def test_the_engines_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
-@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain])
+@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain, inprocess_files, program_answers])
 def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
     found = parts(module)
     assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
@@ -80,3 +80,16 @@ def test_plain_functions_give_what_those_of_the_personality_give(tmp_path: Path)
     assert len(quick.stdout.splitlines()) > 600
     assert quick.stdout == slow.stdout
     assert (tmp_path / "trace").read_text().count("\nWideCharToMultiByte(") >= 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_functions_of_handles_give_what_those_of_the_personality_give(technique: str, tmp_path: Path) -> None:
+    need(technique)
+    program = str(build("handles", tmp_path, "-lntdll"))
+    options = ["--with", technique]
+    quick = virtus("run", *options, "--", program)
+    slow = virtus("run", *options, f"--trace={tmp_path}/trace", "--", program)  # all calls come to us
+    assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
+    assert len(quick.stdout.splitlines()) > 150
+    assert quick.stdout == slow.stdout

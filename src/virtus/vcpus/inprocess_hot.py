@@ -7,7 +7,7 @@ TEB (winternl.h), the critical section, and the lock words that `personalities/w
 
 from typing import Final
 
-from virtus.vcpus import inprocess_plain
+from virtus.vcpus import inprocess_files, inprocess_plain, program_answers
 
 CODE_OF: Final[dict[str, str]] = {
     "GetLastError RtlGetLastWin32Error": (
@@ -421,8 +421,16 @@ TAGS: Final = {0x1111111111111101: "malloc", 0x1111111111111102: "calloc", 0x111
 OWN_TAGS: Final = {0x1111111111111104: "HeapAlloc", 0x1111111111111105: "HeapFree"}
 """And of one of these."""
 CODE: Final[dict[str, bytes]] = {
-    name: bytes.fromhex(text) for names, text in (CODE_OF | inprocess_plain.CODE_OF).items() for name in names.split()
+    name: bytes.fromhex(text)
+    for part in (CODE_OF, inprocess_plain.CODE_OF, inprocess_files.CODE_OF, program_answers.CODE_OF)
+    for names, text in part.items()
+    for name in names.split()
 }
+
+
+def calls_others(code: bytes) -> bool:
+    """Whether an address has to be put into it first."""
+    return any(tag.to_bytes(8, "little") in code for tag in (*TAGS, *OWN_TAGS))
 
 
 def with_rest(code: bytes, rest: int) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final
 from virtus.personalities.win32 import code_pages, console, errors, state
 from virtus.personalities.win32.file_objects import File
 from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.process_blocks import PEB_PAGES
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text, length, store
 
@@ -174,6 +175,7 @@ def set_console_cp(thread: Thread, page: int) -> int:
     if code_pages.code_page(page) is None:
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
     console.of(thread.process).input_page = page
+    thread.memory.set_u32(thread.process.peb + PEB_PAGES, page)
     return 1
 
 
@@ -183,6 +185,7 @@ def set_console_output_cp(thread: Thread, page: int) -> int:
     if code_pages.code_page(page) is None:
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
     console.of(thread.process).output_page = page
+    thread.memory.set_u32(thread.process.peb + PEB_PAGES + 4, page)
     return 1
 
 

@@ -6,7 +6,7 @@ import select
 import stat
 from typing import Any, Final
 
-from virtus.personalities.win32 import descriptors, errors
+from virtus.personalities.win32 import descriptors, errors, handles
 from virtus.personalities.win32.descriptors import ready as ready
 from virtus.personalities.win32.guest import Memory
 from virtus.personalities.win32.process import Thread
@@ -51,6 +51,8 @@ class File:
     """Of a message that was longer than the buffer it was read into."""
     known_kind: int = 0
     """Its `kind`, once somebody has asked."""
+    mode: int = 0
+    """What kind of file it is for the host (st_mode), once somebody has asked."""
 
     @property
     def kind(self) -> int:
@@ -60,10 +62,27 @@ class File:
         return self.known_kind
 
     def _kind(self) -> int:
-        mode = os.fstat(self.fd).st_mode
+        mode = self.mode = self.mode or os.fstat(self.fd).st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
             return TYPE_DISK
         return TYPE_CHAR if stat.S_ISCHR(mode) else TYPE_PIPE
+
+    def word(self) -> int:
+        """What machine code may know of its handles: see `handles`."""
+        try:
+            kind = self.kind
+        except OSError:
+            return 0
+        word = self.fd | kind << handles.WORD_KIND | handles.KNOWN
+        if type(self) is not File or self.overlapped:
+            return word if stat.S_ISCHR(self.mode) else word | handles.NO_TERMINAL
+        if stat.S_ISREG(self.mode):
+            word |= handles.PLAIN
+        if stat.S_ISCHR(self.mode) and self.is_console:
+            return word
+        word |= handles.NO_TERMINAL
+        direct = stat.S_ISREG(self.mode) or stat.S_ISFIFO(self.mode) or stat.S_ISCHR(self.mode)
+        return word | handles.WRITABLE if direct and not self.append else word
 
     @property
     def is_console(self) -> bool:

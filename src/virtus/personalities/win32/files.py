@@ -82,6 +82,7 @@ def open_file(
         os.set_blocking(fd, True)
     append_only = bool(access & APPEND_DATA) and not access & (WRITE_DATA | GENERIC_WRITE | GENERIC_ALL)
     file = File(fd, path, access, append_only, bool(flags & FLAG_OVERLAPPED), bool(flags & FLAG_DELETE))
+    file.mode = status.st_mode
     sharing.enter(thread.process, file, status, access, share)
     existed = disposition in (CREATE_ALWAYS, OPEN_ALWAYS) and not mode & os.O_CREAT
     return file_objects.add(thread, file, inheritable=inheritable), errors.ERROR_ALREADY_EXISTS if existed else 0

@@ -5,6 +5,7 @@ from typing import Any, Final
 from virtus.personalities.win32 import errors, file_objects
 from virtus.personalities.win32.file_objects import CURRENT_PROCESS, INVALID, STDERR, STDIN, File
 from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.process_blocks import PARAMETERS_STREAMS, PEB_PARAMETERS
 from virtus.personalities.win32.table import api
 
 DUPLICATE_CLOSE_SOURCE: Final = 1
@@ -94,6 +95,8 @@ def set_std_handle(thread: Thread, which: int, handle: int) -> int:
     streams = list(thread.process.streams)
     streams[index] = handle
     thread.process.streams = tuple(streams)
+    parameters = thread.memory.u64(thread.process.peb + PEB_PARAMETERS)
+    thread.memory.set_u64(parameters + PARAMETERS_STREAMS + 8 * index, handle)
     return 1
 
 

@@ -63,6 +63,8 @@ def prepare(
         memory, main.base, windows_path(main.path), process.command_line, process.directory,
         variables.block(process), process.streams,
     )  # fmt: skip
+    words = memory.u64(process.peb + process_blocks.PEB_HANDLES)
+    process.handles.publish(lambda place, word: memory.set_u64(words + 8 * place, word))
     memory.set_u64(process.peb + process_blocks.PEB_HEAP, heaps.process_heap(process).handle)
     return main
 
