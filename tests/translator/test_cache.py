@@ -151,6 +151,17 @@ def test_the_sources_are_those_of_the_quick_translator() -> None:
         assert name in found
 
 
+def test_wishes_are_kept_until_they_are_fulfilled(tmp_path: Path) -> None:
+    kept = Cache(RISCV64, tmp_path)
+    kept.store_wishes({"image": [0x2000, 0x1000], "other": []})
+    assert Cache(RISCV64, tmp_path).load_wishes("image") == [0x2000, 0x1000]
+    assert kept.load_wishes("other") == []
+    kept.store_wishes({"image": list(range(10_000))})
+    assert kept.load_wishes("image") == list(range(cache.MOST_WISHES))
+    kept.store_wishes({"image": []})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_quick_code_without_bounds_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_image, "LARGEST", 100)
     kept = Cache(RISCV64, tmp_path)

@@ -1,6 +1,7 @@
 """Translations on disk, so that a program starts warm the second time.
 
-Two files for each executable mapping, what is optimised and what is quick, named by a hash of its content and address,
+Up to three files for each executable mapping, what is optimised, what is quick, and what was hot and could not be made
+in time, named by a hash of its content and address,
 of the instruction set's and the translator's versions and of the host's processor: what does not fit is simply not
 found. A file is a checksum of the rest and the rest: for optimised code an index (JSON) and the code, for quick
 code what `quick_image` says; it is written beside and renamed, and read whole. A file that is damaged, or that somebody
@@ -10,6 +11,7 @@ else could have written, is not used. All together they take at most `MOST_BYTES
 import json
 import os
 import stat
+import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -26,6 +28,9 @@ LARGEST_FILE: Final = 128 << 20
 SUFFIX: Final = ".translated"
 QUICK: Final = "quick "
 """Before an image's name, where its quick code is meant."""
+WISHES: Final = "wishes "
+"""Likewise, where entries are meant whose code is still to be made."""
+MOST_WISHES: Final = 256
 _LENGTH: Final = 8
 _SOURCES: Final = ("vcpus/translator", "isa", "isa/x86")
 """What quick code is made by, below the package, besides the instruction set's own."""
@@ -95,6 +100,15 @@ class Cache:
             self._drop(QUICK + image)
             return None
 
+    def load_wishes(self, image: str) -> list[int]:
+        """Guest addresses in an image whose code was hot in a former run, and had not been made at its end."""
+        try:
+            content = self._content(WISHES + image)
+            return memoryview(content).cast("Q").tolist()
+        except (OSError, ValueError, TypeError):
+            self._drop(WISHES + image)
+            return []
+
     def _content(self, image: str) -> bytes:
         """What a file has behind its checksum. Raises OSError where there is none, ValueError for a damaged one."""
         if self._fd < 0:
@@ -135,6 +149,14 @@ class Cache:
             if len(joined.blob) <= quick_image.LARGEST:
                 self._keep(QUICK + image, joined.pack())
         self._tidy()
+
+    def store_wishes(self, entries: dict[str, list[int]]) -> None:
+        """Keep such addresses in place of former ones. Never fails loudly."""
+        for image, wished in entries.items():
+            if wished:
+                self._keep(WISHES + image, struct.pack(f"<{len(wished[:MOST_WISHES])}Q", *wished[:MOST_WISHES]))
+            else:
+                self._drop(WISHES + image)
 
     def _keep(self, image: str, content: bytes) -> None:
         if self._fd >= 0 and len(content) <= LARGEST_FILE:

@@ -6,7 +6,6 @@ becomes one `Translation`: one piece of code, one look whether the guest's code 
 """
 
 import struct
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
@@ -140,7 +139,8 @@ def unpack(data: bytes) -> QuickImage:
 
 
 def collect(units: Iterable[Translation], region: Region, jumps: Iterable[tuple[int, int]]) -> QuickImage:
-    """Translations that have just been made, as one image; of several for the same address the first."""
+    """Translations that have just been made, as one image; of several for the same address the first. `jumps` are those
+    that have been seen in it since."""
     blob = bytearray()
     entries: dict[int, int] = {}
     offsets: list[int] = []
@@ -165,13 +165,8 @@ def collect(units: Iterable[Translation], region: Region, jumps: Iterable[tuple[
         Places(offsets, addresses),
         covers,
         code,
-        tuple((at, to) for at, to in jumps if _within(covers, at)),
+        tuple(jumps),
     )
-
-
-def _within(covers: Sequence[tuple[int, int]], pc: int) -> bool:
-    index = bisect_right(covers, (pc, layout.GUEST_END)) - 1
-    return index >= 0 and covers[index][0] <= pc < covers[index][1]
 
 
 def _count_from(blob: bytearray, offsets: Iterable[int], *, first: int = 0, base: int = 0) -> None:

@@ -62,6 +62,10 @@ class Store(Protocol):
         """The quick code that is kept for an image, if any."""
         ...
 
+    def load_wishes(self, image: str) -> list[int]:
+        """Guest addresses in an image that were hot in a former run, and had not been optimised at its end."""
+        ...
+
 
 class Tiers:
     """See the module, and `vcpu.Optimiser`."""
@@ -82,7 +86,11 @@ class Tiers:
         self._units: dict[tuple[int, bool], list[Translation]] = {}
         self._images: dict[str, list[Translation]] = {}
         self._quick: dict[str, Translation | None] = {}  # from former runs
+        self._ranges: dict[str, tuple[int, int]] = {}  # of images
+        self._kept_jumps: set[tuple[int, int]] = set()
         self._quick_made: dict[str, dict[int, Translation]] = {}  # by the place of each
+        self._wishes: dict[str, list[int]] = {}  # by image, the first wanted most
+        self._kept_covers: set[tuple[int, int]] = set()
         self._number = 0
         self.made = self.kept = self.kept_quick = self.failed = 0
 
@@ -91,6 +99,8 @@ class Tiers:
     def hot(self, context: "TranslatedContext", pc: int, translation: Translation) -> int:
         """See Optimiser."""
         space = context.space
+        if self._wishes:  # not before it computes: most runs are short
+            self._ask_for_wishes(context)
         key = (pc, space.precise, id(translation))
         number = self._asked.get(key)
         if number is not None:
@@ -119,9 +129,25 @@ class Tiers:
         self._waiting[self._number] = space, pc, translation
         image = self._image_at(context, pc, pc + 1)
         whole = translation is None
-        request = Request(self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image, whole)
+        covered = any(start <= pc < end for start, end in self._kept_covers)
+        request = Request(
+            self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image, whole, covered
+        )
         self._background.submit(request)
         return self._number
+
+    def _ask_for_wishes(self, context: "TranslatedContext") -> None:
+        """What former runs left undone."""
+        space, wishes = context.space, self._wishes
+        if space.precise:
+            return
+        for image in [image for _, _, image in space.images if image in wishes]:
+            quick = self._quick.get(image)
+            for pc in wishes.pop(image, ()):
+                if pc in space.executable and (pc, False) not in self._units:
+                    number = self.ask(context, pc, quick)
+                    if quick is not None:
+                        self._asked[pc, False, id(quick)] = number
 
     def waiting(self) -> set[int]:
         """Requests that have not been answered."""
@@ -220,10 +246,14 @@ class Tiers:
             return
         space, ident = context.space, context.ident
         space.images.append((start, end, name))
+        self._ranges[name] = start, end
         units = self._images.get(name)
         if units is None:
             units = self._images[name] = [self._place(made) for made in self._store.load(name)]
             self.kept += len(units)
+            self._kept_covers.update(piece for unit in units for piece in unit.covers)
+            if wishes := self._store.load_wishes(name):
+                self._wishes[name] = wishes
             self._quick[name] = self._kept_quick(name)
         quick = self._quick[name]
         if quick is not None and space.has(ident, quick):
@@ -241,19 +271,21 @@ class Tiers:
         unit = self._vcpu.place_image(made) if made is not None else None
         if made is not None and unit is not None:
             self.kept_quick += len(made.entries)
+            self._kept_jumps.update(made.jumps)
             for at, to in made.jumps:
                 self._vcpu.jumps.setdefault(at, set()).add(to)
         return unit
 
     def ended(self) -> None:
         """See Optimiser."""
-        jumps = [(at, to) for at, found in self._vcpu.jumps.items() for to in found]
-        for image, made in self._quick_made.items():
+        jumps = {(at, to) for at, found in self._vcpu.jumps.items() for to in found} - self._kept_jumps
+        for image, (low, high) in self._ranges.items():
             kept = self._quick.get(image)
-            new = [unit for unit in made.values() if unit is not kept]
+            new = [unit for unit in self._quick_made.get(image, {}).values() if unit is not kept]
+            learned = [jump for jump in jumps if low <= jump[0] < high]
             size = sum(unit.end - unit.start for unit in new)
-            if size and (kept is None or size * WORTH_KEEPING >= kept.end - kept.start):
-                self._background.submit(QuickCode(image, quick_image.collect(new, self._vcpu.region, jumps)))
+            if learned or (size and (kept is None or size * WORTH_KEEPING >= kept.end - kept.start)):
+                self._background.submit(QuickCode(image, quick_image.collect(new, self._vcpu.region, learned)))
         self._background.flush(wait=True)
 
     @staticmethod

@@ -20,7 +20,7 @@ class Request:
 
     `jumps` are computed jumps in it, by address, and where they have been seen to lead. `precise`: registers must be
     exact at every memory access. `image` names the executable mapping for the cache, "" for code not to be kept.
-    `whole`: it is the entry of a function, to be made in any case.
+    `whole`: it is the entry of a function, to be made in any case. `covered`: a former run's code contains the entry.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Request:
     precise: bool = False
     image: str = ""
     whole: bool = False
+    covered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

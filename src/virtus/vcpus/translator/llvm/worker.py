@@ -36,6 +36,10 @@ class Keeper(Protocol):
         """Add quick code."""
         ...
 
+    def store_wishes(self, entries: dict[str, list[int]]) -> None:
+        """Guest addresses whose code was hot, and had not been optimised at the end, in place of former ones."""
+        ...
+
 
 class Background:
     """The translator's end. `start` forks; everything else belongs to the process that runs the guest."""
@@ -123,7 +127,9 @@ def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
     while True:
         request = requests.take()
-        result = answered.result(request) or _serve(isa, request, nearby=not request.whole and answered.covers(request))
+        nearby = not request.whole and (request.covered or answered.covers(request))
+        result = answered.result(request) or _serve(isa, request, nearby=nearby)
+        requests.done()
         if result.optimised is not None:
             answered.add(request, result.optimised)
         if result.optimised is not None and request.image:
@@ -142,8 +148,9 @@ class Made:
         self.optimised: dict[str, list[Optimised]] = {}
         self.quick: dict[str, QuickImage] = {}
 
-    def keep(self, keeper: Keeper) -> None:
+    def keep(self, keeper: Keeper, wishes: dict[str, list[int]]) -> None:
         """Do so."""
+        keeper.store_wishes(wishes)
         if self.quick:
             keeper.store_quick(self.quick)
         if self.optimised:
@@ -160,6 +167,8 @@ class Requests:
     def __init__(self, covered: Callable[[Request], bool]) -> None:
         self._covered = covered
         self._waiting: dict[int, list[Any]] = {}  # by number: how often urged, the request
+        self._worked_on: Request | None = None
+        self._images: set[str] = set()
         self._come = threading.Condition()
 
     def add(self, message: Request | Urge) -> None:
@@ -167,6 +176,7 @@ class Requests:
         with self._come:
             if isinstance(message, Request):
                 self._waiting[message.number] = [0, message]
+                self._images.add(message.image)
             elif message.number in self._waiting:
                 self._waiting[message.number][0] += 1
             self._come.notify()
@@ -177,15 +187,38 @@ class Requests:
             while (number := self._next()) is None:
                 self._come.wait()
             request: Request = self._waiting.pop(number)[1]
+            self._worked_on = request
             return request
 
+    def done(self) -> None:
+        """What was taken last has been answered."""
+        self._worked_on = None
+
+    def left(self) -> dict[str, list[int]]:
+        """For each image that there were requests for: the entries that are still to be made, the most wanted first."""
+        with self._come:
+            wanted = self._wanted()
+            order = sorted(wanted, key=lambda number: (-wanted[number], number))
+            requests = [self._waiting[number][1] for number in order]
+            if self._worked_on is not None:
+                requests.insert(0, self._worked_on)
+            found: dict[str, list[int]] = {image: [] for image in self._images if image}
+            for request in requests:
+                if request.image and not request.precise:
+                    found[request.image].append(request.entry)
+            return found
+
     def _next(self) -> int | None:
-        wanted = {
+        wanted = self._wanted()
+        return max(wanted, key=lambda number: (wanted[number], -number)) if wanted else None
+
+    def _wanted(self) -> dict[int, int]:
+        """The requests that are worth an answer, and how often they were urged."""
+        return {
             number: urged
             for number, (urged, request) in self._waiting.items()
-            if urged or request.whole or not self._covered(request)
+            if urged or request.whole or not (request.covered or self._covered(request))
         }
-        return max(wanted, key=lambda number: (wanted[number], -number)) if wanted else None
 
 
 class Answered:
@@ -254,7 +287,7 @@ def _read(
     except (OSError, EOFError):
         try:
             if keep is not None:
-                made.keep(keep)
+                made.keep(keep, requests.left())
         finally:
             os._exit(0)
 
