@@ -149,6 +149,22 @@ def test_commands_are_found_in_the_guests_own_root(tmp_path: Path) -> None:
         find("sh", "/bin:/usr/bin", tmp_path)
 
 
+def test_what_no_shell_runs_is_found_where_the_user_is(tmp_path: Path) -> None:
+    for name, data in (("tool.exe", pe(0x8664)), ("vmlinuz", kernel()), ("prog", elf(62)), ("text", b"words\n")):
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o755)
+    for name in ("tool.exe", "vmlinuz"):
+        assert find(name, "/nowhere", cwd=str(tmp_path)) == str(tmp_path / name)
+    with pytest.raises(GuestNotFound, match=r"write \./prog"):
+        find("prog", "/nowhere", cwd=str(tmp_path))
+    with pytest.raises(GuestNotFound, match="or give a path"):
+        find("text", "/nowhere", cwd=str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/vmlinuz").write_bytes(elf(62))
+    (tmp_path / "bin/vmlinuz").chmod(0o755)
+    assert find("vmlinuz", str(tmp_path / "bin"), cwd=str(tmp_path)) == str(tmp_path / "bin/vmlinuz")
+
+
 def test_the_technique_that_fits() -> None:
     assert technique_for(identify(Path(sys.executable).resolve())) == "seccomp"
     assert technique_for(classify(HERE, elf(243), 100)) == "emulation"

@@ -47,6 +47,10 @@ class Kind(Enum):
     CDROM = "CD image"
 
 
+COMMANDS: Final = frozenset({Kind.ELF, Kind.SCRIPT})
+"""What shells run by its name, and only from PATH."""
+
+
 @dataclass(frozen=True, slots=True)
 class Guest:
     """An identified guest."""
@@ -64,7 +68,11 @@ class Guest:
 
 
 def find(name: str, search: str, root: StrPath = "/", cwd: str = "/") -> str:
-    """The host path of a command or file name as the guest's root has it; raises GuestNotFound."""
+    """The host path of a command or file name as the guest's root has it; raises GuestNotFound.
+
+    A name alone is a command, as in a shell: a program in `cwd` needs a path. Whatever no shell runs by its name, a
+    kernel or a Windows program, is found there, too.
+    """
     if "/" in name:
         path = _inside(root, os.path.join(cwd, name))
         if not os.path.lexists(path):
@@ -74,7 +82,16 @@ def find(name: str, search: str, root: StrPath = "/", cwd: str = "/") -> str:
         path = _inside(root, os.path.join(cwd, directory or ".", name))
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    raise GuestNotFound(f"running {name}", "no such command in the guest's PATH", "install it, or give a path")
+    path = _inside(root, os.path.join(cwd, name))
+    remedy = "install it, or give a path"
+    if os.path.isfile(path):
+        try:
+            if identify(path).kind not in COMMANDS:
+                return path
+            remedy = f"write ./{name} for the file here"
+        except (GuestNotFound, GuestNotRunnable):
+            pass  # something else of that name
+    raise GuestNotFound(f"running {name}", "no such command in the guest's PATH", remedy)
 
 
 def _inside(root: StrPath, path: str) -> str:
