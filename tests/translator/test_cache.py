@@ -132,6 +132,9 @@ def test_quick_code_is_found_again_and_added_to(tmp_path: Path) -> None:
     assert list(found.entries) == [0x1000, 0x2000]
     assert kept.load_quick("another") is None
     assert kept.load("image") == [unit()]
+    kept.drop_quick("image")
+    assert kept.load_quick("image") is None
+    assert kept.load("image") == [unit()]
 
 
 def test_quick_code_of_other_sources_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

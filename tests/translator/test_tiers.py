@@ -8,6 +8,7 @@ from tests.translator.encode import A7, ECALL, T0, ZERO, addi, branch
 from tests.translator.test_vcpu import CODE, guest
 from virtus.exits import Reason
 from virtus.isa.riscv64 import RISCV64
+from virtus.records import replace
 from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
 from virtus.vcpus.translator.llvm.worker import Made, Requests
 from virtus.vcpus.translator.quick_image import QuickImage
@@ -59,6 +60,9 @@ class Store:
 
     def load_quick(self, image: str) -> QuickImage | None:
         return self.quick
+
+    def drop_quick(self, image: str) -> None:
+        self.quick = None
 
     def load_wishes(self, image: str) -> list[int]:
         return self.wishes
@@ -124,6 +128,35 @@ def test_what_is_in_kept_code_waits_until_it_is_urged(vcpu: TranslatorVcpu) -> N
     assert waiting.left() == {request.image: []}
     waiting.add(Urge(request.number))
     assert waiting.left() == {request.image: [INNER]}
+
+
+def test_of_changed_code_nothing_is_kept(vcpu: TranslatorVcpu) -> None:
+    context = guest(vcpu, *PROGRAM)
+    background = Background()
+    vcpu.optimiser = tiers = Tiers(vcpu, background, Store([], None, []))
+    tiers.mapped(context, CODE, CODE + 0x1000)
+    context.space.fetch(context.ident, CODE, 4)
+    context.write(CODE, addi(T0 + 1, ZERO, 2).to_bytes(4, "little"))
+    context.flush_instructions(CODE, 4)
+    context.resume()
+    assert (vcpu.run().reason, context.regs[A7]) == (Reason.SYSCALL, 93)
+    tiers.ended()
+    vcpu.optimiser = None
+    assert background.sent == []
+
+
+def test_an_image_of_other_code_is_removed(vcpu: TranslatorVcpu) -> None:
+    [quick] = [message for message in run(vcpu, Store([], None, [])).sent if isinstance(message, QuickCode)]
+    code = tuple(bytes(len(piece)) for piece in quick.code.code)
+    wrong = replace(quick.code, code=code)
+    other = TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
+    store = Store([], wrong, [])
+    try:
+        run(other, store)
+        assert other.translated
+    finally:
+        other.close()
+    assert store.quick is None
 
 
 def test_what_is_left_is_in_the_order_of_its_urgency() -> None:

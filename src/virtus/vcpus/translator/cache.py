@@ -100,6 +100,10 @@ class Cache:
             self._drop(QUICK + image)
             return None
 
+    def drop_quick(self, image: str) -> None:
+        """Remove what is kept of quick code for an image."""
+        self._drop(QUICK + image)
+
     def load_wishes(self, image: str) -> list[int]:
         """Guest addresses in an image whose code was hot in a former run, and had not been made at its end."""
         try:

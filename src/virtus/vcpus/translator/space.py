@@ -49,6 +49,7 @@ class AddressSpace:
         self.contexts: set[TranslatedContext] = set()
         self.executable = Intervals()
         self.precise = False
+        self.changed = False  # code has been seen that reads different later, or is gone: not what a file has
         self.entries: dict[int, Translation] = {}  # what stands in the table
         self.pages: dict[int, bytes] = {}  # code that has been looked at
         self.by_page: dict[int, set[Translation]] = {}
@@ -62,7 +63,7 @@ class AddressSpace:
         """What a fork of the address space begins with."""
         other = AddressSpace()
         other.executable = self.executable.copy()
-        other.precise = self.precise
+        other.precise, other.changed = self.precise, self.changed
         other.images = list(self.images)
         other.entries = dict(self.entries)
         other.pages = dict(self.pages)
@@ -131,6 +132,7 @@ class AddressSpace:
     def forget(self, ident: int, pages: Iterable[int]) -> None:
         """Take back every translation that was made from these pages."""
         dropped: set[Translation] = set()
+        self.changed = True
         for page in pages:
             self.pages.pop(page, None)
             dropped |= self.by_page.pop(page, set())
@@ -162,7 +164,7 @@ class AddressSpace:
         self.pages.clear()
         self.by_page.clear()
         self.executable = Intervals()
-        self.precise = False
+        self.precise = self.changed = False
         self.images.clear()
 
     @property

@@ -62,6 +62,10 @@ class Store(Protocol):
         """The quick code that is kept for an image, if any."""
         ...
 
+    def drop_quick(self, image: str) -> None:
+        """What is kept of quick code for an image is of no use."""
+        ...
+
     def load_wishes(self, image: str) -> list[int]:
         """Guest addresses in an image that were hot in a former run, and had not been optimised at its end."""
         ...
@@ -225,7 +229,7 @@ class Tiers:
     def reuse(self, context: "TranslatedContext", translation: Translation) -> None:
         """See Optimiser."""
         self._lead_over(context.space, translation)
-        if self._store is not None and translation.covers:
+        if self._store is not None and translation.covers and not context.space.changed:
             image = self._image_at(context, translation.covers[0][0], translation.covers[-1][1])
             if image:
                 self._quick_made.setdefault(image, {})[translation.start] = translation
@@ -256,10 +260,11 @@ class Tiers:
                 self._wishes[name] = wishes
             self._quick[name] = self._kept_quick(name)
         quick = self._quick[name]
-        if quick is not None and space.has(ident, quick):
+        if quick is not None and not space.has(ident, quick):
+            self._store.drop_quick(name)  # made from something else than the file, which the name stands for
+            self._quick[name] = quick = None
+        if quick is not None:
             space.install(ident, quick)
-        else:
-            quick = None
         for unit in units:
             if unit.precise == space.precise and space.has(ident, unit):
                 space.install(ident, unit, over=True)
