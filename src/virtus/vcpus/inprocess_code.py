@@ -239,7 +239,7 @@ CODE: Final[tuple[tuple[str, str], ...]] = (
         "488d0d95000000"  # lea rcx, [rip+guarded]
         "4839c8"  # cmp rax, rcx
         "7214"  # jb elsewhere
-        "488d0dbf000000"  # lea rcx, [rip+refused]
+        "488d0ddc000000"  # lea rcx, [rip+refused]
         "4839c8"  # cmp rax, rcx
         "7308"  # jae elsewhere
         "48898aa8000000"  # mov [rdx+168], rcx
@@ -316,6 +316,26 @@ CODE: Final[tuple[tuple[str, str], ...]] = (
         "89f0"  # mov eax, esi
         "f00fb117"  # lock cmpxchg [rdi], edx
         "89c0"  # mov eax, eax
+        "c3"  # ret
+    )),
+    ("length1", (  # uint64_t length1(address rdi): bytes before the first that is 0
+        "31c0"  # xor eax, eax
+        # bytes:
+        "803c0700"  # cmp byte ptr [rdi+rax], 0
+        "7405"  # je narrow
+        "48ffc0"  # inc rax
+        "ebf5"  # jmp bytes
+        # narrow:
+        "c3"  # ret
+    )),
+    ("length2", (  # the same of units of 2 bytes
+        "31c0"  # xor eax, eax
+        # units:
+        "66833c4700"  # cmp word ptr [rdi+rax*2], 0
+        "7405"  # je wide
+        "48ffc0"  # inc rax
+        "ebf4"  # jmp units
+        # wide:
         "c3"  # ret
     )),
     ("refused", (  # an access of those above was not allowed

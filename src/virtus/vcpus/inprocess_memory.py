@@ -61,6 +61,7 @@ class HostMemory:
         self._copy_out = ctypes.PYFUNCTYPE(word, ctypes.c_void_p, word, word)(base + code.OFFSETS["copy"])
         self._load8, self._load4, self._load2 = function("load8", 1), function("load4", 1), function("load2", 1)
         self._store8, self._store4, self._store2 = function("store8", 2), function("store4", 2), function("store2", 2)
+        self._length1, self._length2 = function("length1", 1), function("length2", 1)
         self._exchange = {8: function("exchange8", 3), 4: function("exchange4", 3)}
 
     # Access ----------------------------------------------------------------------------------------------------------
@@ -135,33 +136,23 @@ class HostMemory:
 
     def string(self, address: int) -> bytes:
         """The bytes up to the first zero byte."""
-        parts: list[bytes] = []
-        while True:
-            room = PAGE - (address & (PAGE - 1))
-            piece, zero, _ = self.read(address, room).partition(b"\0")
-            parts.append(piece)
-            if zero:
-                return b"".join(parts)
-            address += room
+        return ctypes.string_at(address, self._length(self._length1, 1, address))
 
     def wide(self, address: int) -> str:
         """A UTF-16 string up to its zero; unpaired surrogates stay as they are."""
-        parts: list[bytes] = []
-        if address & 1:
-            while (unit := self.read(address, 2)) != b"\0\0":
-                parts.append(unit)
-                address += 2
-            return b"".join(parts).decode("utf-16-le", "surrogatepass")
-        while True:
-            room = PAGE - (address & (PAGE - 1))
-            piece = self.read(address, room)
-            end = piece.find(b"\0\0")
-            while end >= 0 and end & 1:
-                end = piece.find(b"\0\0", end + 1)
-            parts.append(piece if end < 0 else piece[:end])
-            if end >= 0:
-                return b"".join(parts).decode("utf-16-le", "surrogatepass")
-            address += room
+        data = ctypes.string_at(address, 2 * self._length(self._length2, 2, address))
+        return data.decode("utf-16-le", "surrogatepass")
+
+    def _length(self, count: Callable[[int], int], unit: int, address: int) -> int:
+        """Units before the first that is 0."""
+        if not 0 <= address <= END:
+            raise self._violation(address, False)
+        length = count(address)
+        if length == code.REFUSED:  # find out where: pages are readable or not as a whole
+            while self._copy_out(ctypes.create_string_buffer(unit), address, unit) == 0:
+                address = (address & -PAGE) + PAGE
+            raise self._violation(self._bad(address, unit), False)
+        return length
 
     def host_view(self, address: int, size: int, *, write: bool) -> memoryview:
         """Guest memory itself, for the host to read a file into or write one from; must not be kept."""

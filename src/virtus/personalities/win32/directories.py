@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from virtus.personalities.win32 import directory_entries, errors, paths
 from virtus.personalities.win32.directory_entries import Search
-from virtus.personalities.win32.file_information import ENUMERATIONS, TAG_SYMLINK, attributes_at, times
+from virtus.personalities.win32.file_information import ENUMERATIONS, TAG_SYMLINK, times
 from virtus.personalities.win32.file_objects import INVALID, File
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.table import api
@@ -29,7 +29,7 @@ ONLY_DIRECTORIES: Final = 1
 
 def _store(thread: Thread, text: Text, data: int, search: Search, name: str, status: os.stat_result) -> None:
     """WIN32_FIND_DATA."""
-    value = attributes_at(os.path.join(search.directory, name), status)
+    value = search.attributes(name, status)
     size = 0 if value & 0x10 else status.st_size
     head = struct.pack("<I3Q4I", value, *times(status)[:3], size >> 32, size & 0xFFFF_FFFF,
                        TAG_SYMLINK if value & 0x400 else 0, 0)  # fmt: skip

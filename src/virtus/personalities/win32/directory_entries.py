@@ -25,7 +25,7 @@ class Search:
         if names is None:
             dots = [".", ".."] if directory != "/" else []
             found = sorted(os.listdir(directory), key=str.upper)
-            names = [name for name in (*dots, *found) if matches(expression, name)]
+            names = [name for name in (*dots, *found) if expression == "*" or matches(expression, name)]
         self.names, self.place = names, 0
 
     def next(self) -> tuple[str, os.stat_result] | None:
@@ -34,15 +34,19 @@ class Search:
             name = self.names[self.place]
             self.place += 1
             try:
-                return name, os.lstat(os.path.join(self.directory, name))
+                return name, os.lstat(f"{self.directory}/{name}")
             except OSError:
                 continue
         return None
 
+    def attributes(self, name: str, status: os.stat_result) -> int:
+        """FILE_ATTRIBUTE_* of a name that `next` has given."""
+        return attributes_at(f"{self.directory}/{name}", status)
+
 
 def entry(kind: int, directory: str, name: str, status: os.stat_result) -> bytes:
     """One entry, with nothing after it."""
-    encoded, value = utf16(name), attributes_at(os.path.join(directory, name), status)
+    encoded, value = utf16(name), attributes_at(f"{directory}/{name}", status)
     if kind == NAMES:
         return struct.pack("<III", 0, 0, len(encoded)) + encoded
     size = 0 if value & 0x10 else status.st_size

@@ -27,6 +27,9 @@ from virtus.personalities.win32.text import ANSI, WIDE, Text
 CREATE_NEW, CREATE_ALWAYS, OPEN_EXISTING, OPEN_ALWAYS, TRUNCATE_EXISTING = 1, 2, 3, 4, 5
 FLAG_OVERLAPPED, FLAG_BACKUP, FLAG_DELETE, FLAG_OPEN_LINK = 0x4000_0000, 0x0200_0000, 0x0400_0000, 0x0020_0000
 ATTRIBUTE_READ_ONLY: Final = 1
+CHANGES: Final = GENERIC_WRITE | GENERIC_ALL | WRITE_DATA | APPEND_DATA
+"""Access that opens for writing."""
+SPECIAL: Final = FLAG_OVERLAPPED | FLAG_DELETE | FLAG_OPEN_LINK
 DELETE: Final = 0x1_0000
 SHARE_ALL: Final = 7
 INVALID_32: Final = 0xFFFF_FFFF
@@ -88,6 +91,30 @@ def open_file(
     return file_objects.add(thread, file, inheritable=inheritable), errors.ERROR_ALREADY_EXISTS if existed else 0
 
 
+def _open_there(
+    thread: Thread, path: str, access: int, share: int, flags: int, *, inheritable: bool
+) -> tuple[int, int]:
+    """Open for reading what has exactly this path, as `open_file` does; (0, 0) where it has not, or is no plain file or
+    directory."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return 0, errors.ERROR_FILE_NOT_FOUND if paths.is_missing(path) else 0
+    except OSError:
+        return 0, 0
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        os.close(fd)
+        return 0, 0
+    refused = _refusal(thread, status, access, share, flags, truncate=False)
+    if refused:
+        os.close(fd)
+        return 0, refused
+    file = File(fd, path, access, mode=status.st_mode)
+    sharing.enter(thread.process, file, status, access, share)
+    return file_objects.add(thread, file, inheritable=inheritable), 0
+
+
 def _refusal(thread: Thread, status: os.stat_result, access: int, share: int, flags: int, *, truncate: bool) -> int:
     """Why a file that is there cannot be opened so; 0 for no reason."""
     writes = access & (GENERIC_WRITE | GENERIC_ALL | WRITE_DATA | APPEND_DATA)
@@ -131,6 +158,13 @@ def _create(
 ) -> int:
     inherit = bool(security and thread.memory.u32(security + 16))
     word = text.read(thread.memory, name)
+    if disposition == OPEN_EXISTING and not access & CHANGES and not flags & SPECIAL:
+        usual = paths.plain(thread.process, word)
+        if usual is not None:
+            handle, error = _open_there(thread, usual, access, share, flags, inheritable=inherit)
+            if handle or error:
+                thread.last_error = error
+                return handle or INVALID
     if not CREATE_NEW <= disposition <= TRUNCATE_EXISTING:
         return thread.fail(errors.ERROR_INVALID_PARAMETER, INVALID)
     bare = word.upper().replace("/", "\\").removeprefix(paths.DEVICE).removeprefix(paths.VERBATIM)

@@ -20,6 +20,12 @@ RESERVED: Final = re.compile(
 )
 """Names of devices, in any directory and with any extension."""
 FORBIDDEN: Final = re.compile(r'[\0-\x1f<>"|?*:]')
+_NAME: Final = r'[^\\/:*?"<>|\0-\x1f]*[^\\/:*?"<>|\0-\x1f. ]'
+NORMAL: Final = re.compile(rf"(?:(?:\\\\\?\\)?([A-Za-z]:)\\|\.[\\/])?((?:{_NAME}[\\/])*({_NAME}))")
+"""Paths that most programs give: absolute or relative, of names that nothing has to be done about. Groups: the drive,
+the path below it or below the current directory, and its last name."""
+DEVICES: Final = frozenset(("CON", "PRN", "AUX", "NUL", "COM", "LPT"))
+"""How the names of `RESERVED` begin."""
 DEFAULT_STREAM: Final = "::$DATA"
 LONGEST_PATH: Final = 32_767
 SETTLED_NS: Final = 50_000_000
@@ -37,6 +43,12 @@ class BadPath(Exception):
 
 def absolute(process: Process, name: str) -> str:
     """The path with its drive, "." and ".." resolved, as GetFullPathName gives it. Raises BadPath."""
+    match = NORMAL.fullmatch(name)
+    if match is not None and len(name) <= LONGEST_PATH and not _names_device(match[3]):
+        if match[1] is None:
+            return process.directory.rstrip("\\") + "\\" + match[2].replace("/", "\\")
+        if not name.startswith(VERBATIM):
+            return match[1].upper() + "\\" + match[2].replace("/", "\\")
     if not name or len(name) > LONGEST_PATH:
         raise BadPath(errors.ERROR_FILENAME_EXCED_RANGE if name else errors.ERROR_PATH_NOT_FOUND)
     if name.startswith((VERBATIM, NT)):
@@ -89,6 +101,9 @@ def to_host(process: Process, name: str) -> str:
 
     Raises BadPath.
     """
+    usual = plain(process, name)
+    if usual is not None:
+        return find(usual)
     full = absolute(process, name)
     if full.startswith(DEVICE):
         device = full[4:].rstrip("\\").upper()
@@ -109,6 +124,38 @@ def to_host(process: Process, name: str) -> str:
     return find(f"{base}/" + "/".join(host_names(parts)))
 
 
+def plain(process: Process, name: str) -> str | None:
+    """The same of a usual path, as it stands: files may have it in another case. None for an unusual one."""
+    match = NORMAL.fullmatch(name)
+    if match is None or len(name) > LONGEST_PATH:
+        return None
+    drive, rest, last = match.groups()
+    if _names_device(last) or (name.startswith(VERBATIM) and "/" in name) or not is_encodable(rest):
+        return None
+    if drive is None:
+        directory = process.directory
+        base = drives.bases().get(directory[:2])
+        below = directory[2:].replace("\\", "/").rstrip("/")
+        return None if base is None else f"{base}{below}/{rest}".replace("\\", "/")
+    base = drives.bases().get(drive.upper())
+    return None if base is None else f"{base}/{rest}".replace("\\", "/")
+
+
+def _names_device(last: str) -> bool:
+    return last[:3].upper() in DEVICES and RESERVED.fullmatch(last) is not None
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the host can have such a name: none has half of a character."""
+    if text.isascii():
+        return True
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def host_names(parts: list[str]) -> list[str]:
     """Names as the host can have them; raises BadPath for those that it or Windows cannot."""
     if parts and parts[-1].upper().endswith(DEFAULT_STREAM):
@@ -116,10 +163,8 @@ def host_names(parts: list[str]) -> list[str]:
     for part in parts:
         if not part or FORBIDDEN.search(part) or "/" in part:
             raise BadPath(errors.ERROR_INVALID_NAME)
-    try:
-        os.fsencode("".join(parts))
-    except UnicodeEncodeError:  # half of a character
-        raise BadPath(errors.ERROR_INVALID_NAME) from None
+    if not is_encodable("".join(parts)):
+        raise BadPath(errors.ERROR_INVALID_NAME)
     return parts
 
 
@@ -132,21 +177,25 @@ class Folded:
     def find(self, directory: str, name: str) -> str | None:
         """A name in a directory that differs in case alone."""
         try:
-            status = os.stat(directory)
-            stamp = status.st_mtime_ns, status.st_ino
-            kept = self.directories.get(directory)
-            if kept is None or kept[0] != stamp:
-                names = {to_upper(each): each for each in sorted(os.listdir(directory), reverse=True)}
-                if len(self.directories) >= MOST_DIRECTORIES:
-                    self.directories.clear()
-                kept = stamp, names
-                if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
-                    self.directories[directory] = kept
-                else:
-                    self.directories.pop(directory, None)
+            return self.names(directory).get(to_upper(name))
         except OSError:
             return None
-        return kept[1].get(to_upper(name))
+
+    def names(self, directory: str) -> dict[str, str]:
+        """A directory's names by their upper case; raises OSError."""
+        status = os.stat(directory)
+        stamp = status.st_mtime_ns, status.st_ino
+        kept = self.directories.get(directory)
+        if kept is None or kept[0] != stamp:
+            names = {to_upper(each): each for each in sorted(os.listdir(directory), reverse=True)}
+            if len(self.directories) >= MOST_DIRECTORIES:
+                self.directories.clear()
+            kept = stamp, names
+            if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
+                self.directories[directory] = kept
+            else:
+                self.directories.pop(directory, None)
+        return kept[1]
 
 
 _folded = Folded()
@@ -165,6 +214,15 @@ def find(path: str) -> str:
         return there
     match = _folded.find(parent, name)
     return there if match is None else os.path.join(parent, match)
+
+
+def is_missing(path: str) -> bool:
+    """Whether there is the directory, and surely nothing of that name in it, in whatever case."""
+    head, _, name = path.rpartition("/")
+    try:
+        return to_upper(name) not in _folded.names(head or "/")
+    except OSError:
+        return False
 
 
 def to_windows(path: str) -> str:
