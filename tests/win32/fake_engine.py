@@ -10,6 +10,7 @@ from virtus.personalities.win32 import virtual_memory
 from virtus.personalities.win32.guest import AccessViolation, Memory, Registers
 from virtus.personalities.win32.modules import Modules
 from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.process_blocks import LONGEST_STRING, PARAMETERS_DIRECTORY, PEB_PARAMETERS
 from virtus.personalities.win32.table import FUNCTIONS, cut
 from virtus.vcpus.program_state import CpuContext
 
@@ -242,6 +243,9 @@ def new_thread(engine: FakeEngine | None = None) -> Thread:
     process = Process(engine)
     process.modules = Modules(engine, lambda dll, name: 0, virtual_memory.regions(process))
     process.peb = engine.memory.map(0, PEB_SIZE, READ | WRITE)
+    parameters = engine.memory.map(0, PEB_SIZE, READ | WRITE)
+    engine.memory.set_u64(process.peb + PEB_PARAMETERS, parameters)
+    engine.memory.set_u64(parameters + PARAMETERS_DIRECTORY + 8, engine.memory.map(0, LONGEST_STRING, READ | WRITE))
     teb = engine.memory.map(0, TEB_SIZE, READ | WRITE)
     thread = Thread(process, teb, process.new_ident())
     engine.current.thread = thread

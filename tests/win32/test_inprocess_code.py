@@ -55,7 +55,12 @@ def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
     assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
     lines: list[str] = []
     for number, pieces in enumerate(found.values()):
-        lines += [re.sub(r"\b(slow|again|back|zero|get|done|out)\b", rf"\g<1>_{number}", text) for _, text in pieces]
+        lines += [
+            re.sub(
+                r"\b(slow|again|back|zero|get|done|out|part|last|copy|next|rest|put|needed)\b", rf"\g<1>_{number}", text
+            )
+            for _, text in pieces
+        ]
     code = b"".join(bytes.fromhex(text) for text in module.CODE_OF.values())
     assert assembled(lines, tmp_path) == code
 
@@ -91,5 +96,5 @@ def test_functions_of_handles_give_what_those_of_the_personality_give(technique:
     quick = virtus("run", *options, "--", program)
     slow = virtus("run", *options, f"--trace={tmp_path}/trace", "--", program)  # all calls come to us
     assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
-    assert len(quick.stdout.splitlines()) > 150
+    assert len(quick.stdout.splitlines()) > 1400
     assert quick.stdout == slow.stdout

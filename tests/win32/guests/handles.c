@@ -38,8 +38,42 @@ static void look(const char *name, HANDLE handle)
                                !memcmp(&written, &about.ftLastWriteTime, 8));
 }
 
+static void make_full(const wchar_t *name)
+{
+    wchar_t full[300], *last;
+    for (DWORD capacity = 0; capacity < 300; capacity += 26) {
+        wmemset(full, L'#', 300);
+        last = full + 299;
+        DWORD got = GetFullPathNameW(name, capacity, capacity == 52 ? NULL : full, capacity % 3 ? &last : NULL);
+        full[299] = 0;
+        printf("%ls %lu: %lu %ls %lld, error %lu\n", name, capacity, got, wcschr(full, L'#') == full ? L"-" : full,
+               last ? (long long)(last - full) : -1, GetLastError());
+    }
+}
+
+static void make_names(void)
+{
+    static const wchar_t *const parts[] = {L"a", L".", L"..", L"con", L"nul.txt", L"console", L"b.c", L"d.", L"e ",
+                                           L".hidden", L"com1", L"lpt", L"f:", L"", L"Aux", L"\u00e4\u20ac", L"long name.ext"};
+    static const wchar_t *const separators[] = {L"\\", L"/", L"\\\\"};
+    wchar_t name[100];
+    unsigned state = 1;
+    for (int i = 0; i < 120; i++) {
+        name[0] = 0;
+        for (unsigned n = 1 + i % 4; n; n--) {
+            state = state * 1103515245 + 12345;
+            wcscat(name, parts[(state >> 16) % (sizeof parts / sizeof *parts)]);
+            if (n > 1 || (state >> 8) % 8 == 0)
+                wcscat(name, separators[(state >> 24) % 3]);
+        }
+        make_full(name);
+    }
+    make_full(L"");
+}
+
 int main(void)
 {
+    setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     char buffer[64] = {0}, large[10000];
     DWORD count;
     LARGE_INTEGER place, where;
@@ -138,5 +172,11 @@ int main(void)
     tell("module", GetModuleHandleW(NULL) == GetModuleHandleA("handles.exe"));
     tell("lead byte", IsDBCSLeadByte(0x81));
     tell("others", SwitchToThread() < 2);
+    make_names();
+    CreateDirectoryA("below", NULL);
+    SetCurrentDirectoryA("below");
+    make_full(L"a/b");
+    SetCurrentDirectoryA("\\");
+    make_full(L".\\a");
     return 0;
 }

@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Any, Final
 
-from virtus.personalities.win32 import directory_entries, errors, paths
+from virtus.personalities.win32 import directory_entries, errors, paths, process_blocks
 from virtus.personalities.win32.directory_entries import Search
 from virtus.personalities.win32.file_information import ENUMERATIONS, TAG_SYMLINK, times
 from virtus.personalities.win32.file_objects import INVALID, File
@@ -224,6 +224,7 @@ def _change(thread: Thread, text: Text, name: int) -> int:
     except OSError as error:
         return thread.fail(errors.of_errno(error.errno or 0))
     thread.process.directory = paths.to_windows(os.getcwd())
+    process_blocks.set_directory(thread.memory, thread.process.peb, thread.process.directory)
     return 1
 
 

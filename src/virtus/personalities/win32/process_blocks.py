@@ -32,6 +32,8 @@ SUBSYSTEM_CONSOLE: Final = 3
 PARAMETERS_NORMALIZED: Final = 1
 PARAMETERS_STREAMS, PARAMETERS_DIRECTORY, PARAMETERS_IMAGE, PARAMETERS_COMMAND = 0x20, 0x38, 0x60, 0x70
 PARAMETERS_ENVIRONMENT, PARAMETERS_ENVIRONMENT_SIZE, PARAMETERS_SIZE = 0x80, 0x3F0, 0x410
+LONGEST_STRING: Final = 0x1_0000
+"""Bytes that a UNICODE_STRING can have."""
 LOADER_SIZE, LOADER_LISTS = 0x58, (0x10, 0x20, 0x30)
 SHARED_DATA: Final = 0x7FFE0000
 SHARED_INTERRUPT_TIME, SHARED_SYSTEM_TIME, SHARED_ROOT, SHARED_BUILD = 0x08, 0x14, 0x30, 0x260
@@ -64,9 +66,7 @@ def make_peb(
     """The process's block and its parameters. `environment` is a block as functions give it."""
     peb = memory.map(0, PEB_SIZE, READ | WRITE)
     encoded = environment.encode("utf-16-le", "surrogatepass")
-    texts = {
-        PARAMETERS_DIRECTORY: directory.rstrip("\\") + "\\", PARAMETERS_IMAGE: path, PARAMETERS_COMMAND: command_line,
-    }  # fmt: skip
+    texts = {PARAMETERS_IMAGE: path, PARAMETERS_COMMAND: command_line}
     size = PARAMETERS_SIZE + 2 * 0x8000 + sum(2 * len(text) + 16 for text in texts.values()) + len(encoded)
     parameters = memory.map(0, -(-size // PAGE) * PAGE, READ | WRITE)
     memory.write(parameters, struct.pack("<III", size, size, PARAMETERS_NORMALIZED))
@@ -78,6 +78,7 @@ def make_peb(
         memory.write(place, data + b"\0\0")
         memory.write(parameters + where, struct.pack("<HHIQ", len(data), len(data) + 2, 0, place))
         place += -(-(len(data) + 2) // 16) * 16
+    memory.set_u64(parameters + PARAMETERS_DIRECTORY + 8, memory.map(0, LONGEST_STRING, READ | WRITE))
     memory.write(place, encoded)
     memory.set_u64(parameters + PARAMETERS_ENVIRONMENT, place)
     memory.set_u64(parameters + PARAMETERS_ENVIRONMENT_SIZE, len(encoded))
@@ -91,12 +92,21 @@ def make_peb(
         section = peb + PEB_SECTIONS + SECTION_SIZE * index
         memory.set_u32(section + SECTION_COUNT, 0xFFFF_FFFF)  # free
         memory.set_u64(peb + where, section)
+    set_directory(memory, peb, directory)
     memory.write(peb + PEB_PAGES, struct.pack("<II", CP_UTF8, CP_UTF8))
     memory.set_u64(peb + PEB_HANDLES, memory.map(0, WORDS_SIZE, READ | WRITE))
     memory.set_u32(peb + PEB_PROCESSORS, len(os.sched_getaffinity(0)))
     version = struct.pack("<IIHHI", WINDOWS_MAJOR, WINDOWS_MINOR, WINDOWS_BUILD, 0, PLATFORM_NT)
     memory.write(peb + PEB_VERSION, version + struct.pack("<III", SUBSYSTEM_CONSOLE, 6, 0))
     return peb
+
+
+def set_directory(memory: Memory, peb: int, directory: str) -> None:
+    """The current directory, as the process's parameters have it."""
+    parameters = memory.u64(peb + PEB_PARAMETERS)
+    data = (directory.rstrip("\\") + "\\").encode("utf-16-le", "surrogatepass")[: LONGEST_STRING - 2]
+    memory.write(memory.u64(parameters + PARAMETERS_DIRECTORY + 8), data + b"\0\0")
+    memory.write(parameters + PARAMETERS_DIRECTORY, struct.pack("<HH", len(data), LONGEST_STRING - 2))
 
 
 def make_shared_data(memory: Memory, features: tuple[int, ...] = ()) -> None:
