@@ -19,6 +19,7 @@ from tests.prescan.machine import (
     USER_DATA,
     Machine,
 )
+from virtus.host import timestamp
 from virtus.vcpus.scanned import delivery, faults
 from virtus.vcpus.scanned.cpu_state import (
     CR0_PE,
@@ -244,6 +245,18 @@ def test_the_time_stamp_counter_goes_on_and_can_be_set(machine: Machine) -> None
     machine.to_user()
     state.cr4 |= 4  # TSD
     assert fault_of(machine, bytes.fromhex("0f31")) == (faults.GP, 0)
+
+
+def test_the_time_stamp_counter_is_adjusted_by_as_much_as_was_written(machine: Machine) -> None:
+    """Volume 3B, 18.17.3."""
+    state = machine.state
+    state.registers[ECX], state.registers[EAX], state.registers[EDX] = 0x3B, 0xFFFF_FFF0, 0xFFFF_FFFF
+    machine.run(bytes.fromhex("0f30 0f32"), 2)
+    assert (state.registers[EAX], state.registers[EDX]) == (0xFFFF_FFF0, 0xFFFF_FFFF)
+    before = timestamp.counter()()
+    state.eip = CODE_AT
+    machine.run(bytes.fromhex("0f31"))
+    assert before - 16 <= (state.registers[EDX] << 32 | state.registers[EAX]) <= timestamp.counter()() - 16
 
 
 def test_cpuid_tells_of_what_is_there(machine: Machine) -> None:

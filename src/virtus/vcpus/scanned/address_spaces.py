@@ -47,7 +47,9 @@ class AddressSpace:
         for it: so who reads code reads the guest's own bytes. 0 where execute-only pages hide the copies."""
         self.flat = False
         """Whether the guest is running in a flat code segment, in open pages (`open_pages.py`)."""
-        self.ticks, self.patience = 0, 1
+        self.returning = False
+        """Whether it goes on there when it comes back to one."""
+        self.ticks, self.patience, self.flips = 0, 1, 0
         self.epoch = 0
         """Counts how often everything was unmapped, or code went elsewhere."""
         self.code_tables: set[int] = set()

@@ -19,7 +19,19 @@ _COVER: Final = [bytes([START]) + bytes([INTERIOR]) * (length - 1) for length in
 class CodePage:
     """The copy of one page frame. Offsets are within the page."""
 
-    __slots__ = ("copy", "covered", "frame", "hard", "heads", "numeric", "patched", "sites", "tail", "tail_at")
+    __slots__ = (
+        "cleaned",
+        "copy",
+        "covered",
+        "frame",
+        "hard",
+        "heads",
+        "numeric",
+        "patched",
+        "sites",
+        "tail",
+        "tail_at",
+    )
 
     def __init__(self, frame: int, copy: memoryview) -> None:
         self.frame, self.copy = frame, copy
@@ -34,6 +46,8 @@ class CodePage:
         """Where floating-point and vector instructions begin, with their first bytes: breakpoints until `open`."""
         self.patched: set[int] = set()
         """Where sensitive instructions begin that a patch does."""
+        self.cleaned = -1, False
+        """What `Scanner.clean` found when so many bytes were not scanned."""
         self.tail: CodePage | None = None
         """The page that the last instruction here ends in, which begins at `tail_at`."""
         self.tail_at = 0

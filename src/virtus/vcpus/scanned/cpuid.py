@@ -18,7 +18,9 @@ VENDOR: Final = b"GenuineIntel"
 BRAND: Final = b"virtus virtual i386 processor".ljust(48, b"\0")
 CLFLUSH_SIZE: Final = 8 << 8  # in units of 8 bytes
 EXTENDED: Final = 0x8000_0000
-CACHES, TIME_STAMPS, POWER = 2, 0x15, EXTENDED + 7
+CACHES, STRUCTURED, TIME_STAMPS, POWER = 2, 7, 0x15, EXTENDED + 7
+TSC_ADJUST: Final = 1 << 1
+"""CPUID.7.0:EBX. Linux does not watch a counter with that bit by clocks that tick late here, and so keeps using it."""
 INVARIANT: Final = 1 << 8  # CPUID.80000007H:EDX
 LAST_EXTENDED: Final = {False: EXTENDED + 4, True: POWER}
 LAST: Final = {False: CACHES, True: TIME_STAMPS}
@@ -44,6 +46,8 @@ def answer(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         return first, second, third, fourth
     if invariant and leaf == POWER:
         return 0, 0, 0, INVARIANT
+    if invariant and leaf == STRUCTURED:
+        return 0, 0 if subleaf else TSC_ADJUST, 0, 0
     if CACHES < leaf < LAST[invariant] or EXTENDED + 4 < leaf <= LAST_EXTENDED[invariant]:
         return 0, 0, 0, 0
     if not invariant or leaf == CACHES:

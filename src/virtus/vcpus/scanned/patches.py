@@ -145,7 +145,7 @@ class Patches:
         while True:
             enough = end - first >= JUMP and end > site and end not in self.interior
             offset = end & OFFSET
-            if (end - 1 ^ first) & ~OFFSET or (end ^ first) & ~OFFSET:
+            if end > first and ((end - 1 ^ first) & ~OFFSET or (end ^ first) & ~OFFSET):
                 return found if enough and not (end - 1 ^ first) & ~OFFSET else []
             sensitive = offset in page.sites or offset in page.patched
             if enough and (not sensitive or len(found) >= MOST_COVERED):

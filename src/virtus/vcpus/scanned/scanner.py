@@ -251,9 +251,18 @@ class Scanner:
         return instruction
 
     def clean(self, page: CodePage, *, user: bool) -> bool:
-        """Whether nothing in a page must be stopped: no breakpoint, and none found between what was scanned."""
-        if page.hard or page.patched or page.numeric or page.tail is not None or page.heads:
+        """Whether nothing in a page must be stopped: no breakpoint, and none found between what was scanned.
+
+        Floating-point instructions are none of it: whoever opens a page sees to those registers.
+        """
+        if page.hard or page.patched:
             return False
+        missing = page.covered.count(0)
+        if page.cleaned[0] != missing:
+            page.cleaned = missing, self._clean_between(page, user)
+        return page.cleaned[1]
+
+    def _clean_between(self, page: CodePage, user: bool) -> bool:
         covered, at = page.covered, page.covered.find(0)
         ram = page.frame << FRAME_SHIFT
         window = bytes(self._memory.bytes[ram : ram + PAGE])
@@ -267,8 +276,10 @@ class Scanner:
                     position += 1
                     decoder.position = position
                     continue
-                kind = classify(instruction)
-                if kind in (SILENTLY, LEAVES) or (kind == NUMERIC and not user):
+                kind = self._classes.get(instruction.code)
+                if kind is None:
+                    kind = classify(instruction)
+                if kind in (SILENTLY, LEAVES):
                     return False
                 if kind == TIME and not self.time_runs[user]:
                     return False

@@ -52,6 +52,7 @@ FLUSHING_CR4: Final = CR4_PSE | CR4_PGE
 
 # model-specific registers (Intel SDM volume 4, table 2-2)
 MSR_TSC, MSR_APIC_BASE, MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x10, 0x1B, 0x174, 0x175, 0x176
+MSR_TSC_ADJUST: Final = 0x3B
 MSR_BIOS_UPDATE, MSR_MTRR_CAP, MSR_PAT = 0x8B, 0xFE, 0x277
 CONSTANT_MSRS: Final = {MSR_BIOS_UPDATE: 0, MSR_MTRR_CAP: 0}
 
@@ -245,6 +246,8 @@ def read_msr(state: CpuState, number: int) -> int:
     """A model-specific register; raises #GP(0)."""
     if number == MSR_TSC:
         return read_tsc(state.tsc_offset)
+    if number == MSR_TSC_ADJUST:
+        return state.tsc_offset & 0xFFFF_FFFF_FFFF_FFFF
     if number == MSR_SYSENTER_CS:
         return state.sysenter_cs
     if number == MSR_SYSENTER_ESP:
@@ -266,6 +269,9 @@ def wrmsr(ops: Operands) -> Operation:
         number, value = registers[ECX], registers[EAX]
         if number == MSR_TSC:
             state.tsc_offset = (registers[EDX] << 32 | value) - timestamp.counter()()
+            execution.time_changed()
+        elif number == MSR_TSC_ADJUST:
+            state.tsc_offset = registers[EDX] << 32 | value
             execution.time_changed()
         elif number == MSR_SYSENTER_CS:
             state.sysenter_cs = value & 0xFFFF

@@ -139,7 +139,8 @@ class Monitor:
     def _once(self, space: AddressSpace) -> Stop | None:
         """Enter the guest once; None when it can go on at once."""
         state, child = self.state, space.child
-        if space is not self.spaces.supervisor and space is not self.spaces.owner:
+        self.open_pages.choose(space, state.eip)
+        if space is not self.spaces.owner and (space is not self.spaces.supervisor or space.flat):
             self._move_numeric_state(space)
         patches = self.patches
         patched = patches.made > 0 and space is self.spaces.supervisor
@@ -372,6 +373,8 @@ class Monitor:
     def _fetch_fault(self, space: AddressSpace, linear: int, eip: int) -> Stop | None:
         """Code at `linear` is not mapped: scan it from EIP on, and show it."""
         state = self.state
+        if linear == eip and space.returning and self.open_pages.runs(space, eip):
+            return None  # it goes on in the flat segment
         try:
             found = walk(state, self.space.memory, linear, write=False, user=state.cpl == 3)
         except GuestFault as fault:
@@ -459,7 +462,8 @@ class Monitor:
                     self.open_pages.left(space)
                 return None
             if address == (eip | OFFSET) + 1 and address - eip < LONGEST and not self.open_pages.runs(space, address):
-                self.open_pages.left(space)  # perhaps an instruction that goes on there: the other way shows
+                if not self.open_pages.show(space, address):
+                    self.open_pages.left(space)  # perhaps an instruction that goes on there: the other way shows
                 return None
         page = None if space.flat else self._page_at(space, eip)
         if page is None and not space.flat:
