@@ -10,7 +10,14 @@ import pytest
 
 from tests.guest_runs import need, virtus
 from tests.win32.compilers import build
-from virtus.vcpus import inprocess_code, inprocess_files, inprocess_hot, inprocess_plain, program_answers
+from virtus.vcpus import (
+    inprocess_code,
+    inprocess_files,
+    inprocess_futex,
+    inprocess_hot,
+    inprocess_plain,
+    program_answers,
+)
 
 PIECE = re.compile(r'\s*"([0-9a-f]+)"\s+# (.*)')
 PART = re.compile(r'\s+(?:\("(\w+)", \(|"([\w ]+)": \()')
@@ -49,7 +56,7 @@ def test_the_engines_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
-@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain, inprocess_files, program_answers])
+@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain, inprocess_files, inprocess_futex, program_answers])
 def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
     found = parts(module)
     assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
@@ -98,3 +105,14 @@ def test_functions_of_handles_give_what_those_of_the_personality_give(technique:
     assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
     assert len(quick.stdout.splitlines()) > 1400
     assert quick.stdout == slow.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--with", "api-wrapper"], ["--with", "api-wrapper", "--trace=trace"],
+                                     ["--with", "api-emulation"]])  # fmt: skip
+def test_threads_wait_on_addresses(options: list[str], tmp_path: Path) -> None:
+    need(options[1])
+    program = str(build("addresses", tmp_path, "-lsynchronization"))
+    ran = virtus("run", *(option.replace("=", f"={tmp_path}/") for option in options), "--", program)
+    turns = ["1600"] * (3 + 2 + 1) + ["40", "8000"]
+    assert ran.stdout.decode().splitlines() == [*turns, "0 1460 1", "1", "0 87", "0 1460"], ran.stderr[-1000:]

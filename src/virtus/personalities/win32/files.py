@@ -99,7 +99,7 @@ def _open_there(
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     except FileNotFoundError:
-        return 0, errors.ERROR_FILE_NOT_FOUND if paths.is_missing(path) else 0
+        return 0, paths.missing(path)
     except OSError:
         return 0, 0
     status = os.fstat(fd)

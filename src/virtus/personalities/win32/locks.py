@@ -379,28 +379,37 @@ def sleep_condition_variable_srw(thread: Thread, variable: int, lock: int, milli
 SYNCH_DLLS: Final = ("api-ms-win-core-synch-l1-2-0", "kernelbase")
 
 
+def sleep_on(thread: Thread, address: int, compare: int, size: int, deadline_ns: int | None) -> bool:
+    """While the value is what it is compared with, until woken; False after the deadline."""
+    sleepers, guard = state.of(thread.process, Addresses), lock(thread.process)
+    with guard:
+        expected = thread.memory.read(compare, size)
+        if thread.memory.read(address, size) != expected:
+            return True
+        token = sleepers.add(address)
+
+    def woken() -> bool:  # whoever wakes may be machine code, which knows no sleepers
+        with guard:
+            if sleepers.waits(address, token) and thread.memory.read(address, size) != expected:
+                sleepers.remove(address, token)
+            return not sleepers.waits(address, token)
+
+    if thread.engine.wait(woken, deadline_ns):
+        return True
+    with guard:
+        if not sleepers.waits(address, token):
+            return True
+        sleepers.remove(address, token)
+    return False
+
+
 @api("BOOL WaitOnAddress(LPVOID address, LPVOID compare, SIZE_T size, DWORD milliseconds)", *SYNCH_DLLS)
 def wait_on_address(thread: Thread, address: int, compare: int, size: int, milliseconds: int) -> int:
     """While the value is what it is compared with, until woken; ERROR_TIMEOUT."""
     if size not in (1, 2, 4, 8):
         return thread.fail(errors.ERROR_INVALID_PARAMETER)
-    sleepers, guard = state.of(thread.process, Addresses), lock(thread.process)
-    with guard:
-        if thread.memory.read(address, size) != thread.memory.read(compare, size):
-            return 1
-        token = sleepers.add(address)
-
-    def woken() -> bool:
-        with guard:
-            return not sleepers.waits(address, token)
-
-    if thread.engine.wait(woken, after(milliseconds)):
-        return 1
-    with guard:
-        if not sleepers.waits(address, token):
-            return 1
-        sleepers.remove(address, token)
-    return thread.fail(errors.ERROR_TIMEOUT)
+    woken = sleep_on(thread, address, compare, size, after(milliseconds))
+    return 1 if woken else thread.fail(errors.ERROR_TIMEOUT)
 
 
 def _wake_address(thread: Thread, address: int, *, every: bool) -> None:

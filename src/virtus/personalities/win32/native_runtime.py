@@ -3,14 +3,14 @@
 import struct
 from typing import Final
 
-from virtus.personalities.win32 import characters, crt_format, heaps, locks, ntstatus, process_accounting, state
+from virtus.personalities.win32 import characters, crt_format, heaps, locks, ntstatus, process_accounting
 from virtus.personalities.win32 import system_information as system
 from virtus.personalities.win32.code_pages import from_utf16, system_decode, system_encode, utf16
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.regions import GRANULARITY, HIGHEST, LOWEST
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.time import now
-from virtus.personalities.win32.waiting import lock, native_deadline
+from virtus.personalities.win32.waiting import native_deadline
 
 MOST_BITS: Final = 1 << 24
 LONGEST_UNICODE_STRING: Final = 0xFFFE
@@ -72,23 +72,8 @@ def rtl_wait_on_address(thread: Thread, address: int, compare: int, size: int, t
     """WaitOnAddress with a native timeout."""
     if size not in (1, 2, 4, 8):
         return ntstatus.INVALID_PARAMETER
-    sleepers, guard = state.of(thread.process, locks.Addresses), lock(thread.process)
-    with guard:
-        if thread.memory.read(address, size) != thread.memory.read(compare, size):
-            return 0
-        token = sleepers.add(address)
-
-    def woken() -> bool:
-        with guard:
-            return not sleepers.waits(address, token)
-
-    if thread.engine.wait(woken, native_deadline(thread, timeout)):
-        return 0
-    with guard:
-        if not sleepers.waits(address, token):
-            return 0
-        sleepers.remove(address, token)
-    return ntstatus.TIMEOUT
+    woken = locks.sleep_on(thread, address, compare, size, native_deadline(thread, timeout))
+    return 0 if woken else ntstatus.TIMEOUT
 
 
 @api("void RtlWakeAddressSingle(LPVOID address)", "ntdll")

@@ -216,13 +216,15 @@ def find(path: str) -> str:
     return there if match is None else os.path.join(parent, match)
 
 
-def is_missing(path: str) -> bool:
-    """Whether there is the directory, and surely nothing of that name in it, in whatever case."""
+def missing(path: str) -> int:
+    """Windows' error where surely nothing has this name, in whatever case; 0 where it may be there all the same."""
     head, _, name = path.rpartition("/")
     try:
-        return to_upper(name) not in _folded.names(head or "/")
+        return 0 if to_upper(name) in _folded.names(head or "/") else errors.ERROR_FILE_NOT_FOUND
+    except FileNotFoundError:
+        return errors.ERROR_PATH_NOT_FOUND if missing(head) else 0
     except OSError:
-        return False
+        return 0
 
 
 def to_windows(path: str) -> str:
