@@ -1,5 +1,7 @@
 """Scan before execution beside QEMU's translation and the bare processor: `python -m benchmarks.prescan`.
 
+usage: python -m benchmarks.prescan [--rounds N] [--system-rounds N] [--document]
+
 Each guest is a few instructions in flat protected mode, assembled here by GNU as: for the monitor as they are, for
 QEMU behind a multiboot header, for the processor itself as a program where nothing in them is privileged. Rounds are
 interleaved; the best of each counts, start-up taken off by a guest that does nothing. What is compared is processor
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from benchmarks import prescan_system
 from virtus.exits import Reason
 from virtus.machine.machine_spec import MIB, MachineSpec
 from virtus.machine.vm_driver import VmDriver
@@ -45,6 +48,10 @@ GUESTS: Final = {
         4: mov %eax, (%edi); add $4, %esi; cmp $words + 131072, %esi; jne 2b""",
     "150000 pushf, cli, popf": "mov $50000, %ecx; 1: pushf; pop %eax; cli; push %eax; popf; dec %ecx; jnz 1b",
 }
+DOCUMENT: Final = Path(__file__).parents[1] / "docs/prescan.md"
+BEGIN, END_MARK = "<!-- figures: python -m benchmarks.prescan -->", "<!-- end of figures -->"
+LEAST_MS: Final = 20
+"""Less is too little to be compared with."""
 PRIVILEGED: Final = {"150000 pushf, cli, popf"}
 END: Final = {"guest": f"out %al, ${END_PORT}; 9: hlt; jmp 9b", "native": "mov $1, %eax; xor %ebx, %ebx; int $0x80"}
 
@@ -111,17 +118,8 @@ def processor_time() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def main() -> None:
-    """Measure, and print a table in Markdown."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    ways: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "prescan": ("guest", monitored),
-        "native": ("native", native),
-    }
-    if shutil.which(QEMU):
-        ways["QEMU TCG"] = ("guest", emulated)
+def measure(rounds: int, ways: dict[str, tuple[str, Callable[[Path], None]]]) -> dict[tuple[str, str], float]:
+    """Least seconds by guest and way, interleaved."""
     best: dict[tuple[str, str], float] = {}
     with tempfile.TemporaryDirectory() as name:
         for _ in range(rounds):
@@ -134,14 +132,52 @@ def main() -> None:
                     run(program)
                     took = processor_time() - before
                     best[guest, way] = min(took, best.get((guest, way), took))
-    print(f"| ms | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}")
-    for guest in GUESTS:
-        cells = []
-        for way in ways:
-            found = best.get((guest, way))
-            idle = 0.0 if guest == "nothing" else best["nothing", way]
-            cells.append("-" if found is None else f"{max(found - idle, 0) * 1000:.1f}")
-        print(f"| {guest} | {' | '.join(cells)} |")
+    return best
+
+
+def table(guests: dict[tuple[str, str], float], systems: dict[tuple[str, str], float], ways: list[str]) -> str:
+    """In Markdown: milliseconds, and what prescan takes as multiples of the others."""
+    rows = [
+        (
+            guest,
+            {way: 1000 * max(guests[guest, way] - guests["nothing", way], 0) for way in ways if (guest, way) in guests},
+        )
+        for guest in GUESTS
+        if guest != "nothing"
+    ]
+    rows.insert(0, ("start and end", {way: 1000 * guests["nothing", way] for way in ways}))
+    parts = dict.fromkeys(part for part, _ in systems)
+    rows += [(part, {way: 1000 * systems[part, way] for way in ways if (part, way) in systems}) for part in parts]
+    others = [way for way in ways if way != "prescan"]
+    lines = [f"| ms | {' | '.join(ways)} | {' | '.join(f'times {way}' for way in others)} |"]
+    lines.append("|---|" + "---|" * (len(ways) + len(others)))
+    for name, took in rows:
+        cells = [f"{took[way]:.1f}" if way in took else "-" for way in ways]
+        cells += [f"{took['prescan'] / took[way]:.2f}" if took.get(way, 0) >= LEAST_MS else "-" for way in others]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--system-rounds", type=int, default=2, help="of Linux; 0 leaves it out")
+    parser.add_argument("--document", action="store_true", help="put the table into docs/prescan.md")
+    options = parser.parse_args()
+    ways: dict[str, tuple[str, Callable[[Path], None]]] = {
+        "prescan": ("guest", monitored),
+        "native": ("native", native),
+    }
+    if shutil.which(QEMU):
+        ways["QEMU TCG"] = ("guest", emulated)
+    guests = measure(options.rounds, ways)
+    systems = prescan_system.measure(options.system_rounds, qemu="QEMU TCG" in ways)
+    found = table(guests, systems, list(ways))
+    print(found)
+    if options.document:
+        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{found}\n\n{END_MARK}{rest.partition(END_MARK)[2]}")
 
 
 if __name__ == "__main__":

@@ -263,26 +263,34 @@ class Scanner:
         return page.cleaned[1]
 
     def _clean_between(self, page: CodePage, user: bool) -> bool:
+        """Where what was not scanned begins is known but at a page's start: there may be an instruction's end."""
         covered, at = page.covered, page.covered.find(0)
         ram = page.frame << FRAME_SHIFT
         window = bytes(self._memory.bytes[ram : ram + PAGE])
         while at >= 0:
-            ends = [found for found in (covered.find(START, at), PAGE) if found >= 0]
-            decoder = Decoder(32, window[: min(ends)], ip=at)
-            decoder.position = position = at
-            while position < min(ends):
-                instruction = decoder.decode()
-                if instruction.is_invalid:
-                    position += 1
-                    decoder.position = position
-                    continue
-                kind = self._classes.get(instruction.code)
-                if kind is None:
-                    kind = classify(instruction)
-                if kind in (SILENTLY, LEAVES):
-                    return False
-                if kind == TIME and not self.time_runs[user]:
-                    return False
-                position += instruction.len
-            at = covered.find(0, min(ends))
+            end = covered.find(START, at)
+            end = PAGE if end < 0 else end
+            starts = range(min(LONGEST, end)) if at == 0 else (at,)
+            if not any(self._clean_from(window, start, end, user) for start in starts):
+                return False
+            at = covered.find(0, end)
+        return True
+
+    def _clean_from(self, window: bytes, position: int, end: int, user: bool) -> bool:
+        decoder = Decoder(32, window, ip=position)
+        decoder.position = position
+        while position < end:
+            instruction = decoder.decode()
+            if instruction.is_invalid:
+                if PAGE - position < LONGEST:
+                    return True  # it goes on in the next page
+                position += 1
+                decoder.position = position
+                continue
+            kind = self._classes.get(instruction.code)
+            if kind is None:
+                kind = classify(instruction)
+            if kind in (SILENTLY, LEAVES) or (kind == TIME and not self.time_runs[user]):
+                return False
+            position += instruction.len
         return True
