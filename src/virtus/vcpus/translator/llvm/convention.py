@@ -21,7 +21,6 @@ STATE_PARAMETER: Final = "ptr noalias nocapture nonnull dereferenceable(4096) %s
 MOST: Final = 10
 """Registers that regcall has for us on x86-64 besides the state's address, or the address to go on with."""
 _STUBS: Final = {
-    layout.LEAVE_AT: "@x.leave",
     layout.MISS_AT: "@x.miss",
     layout.JUMP_MISS_AT: "@x.jump_miss",
     layout.UNWIND_AT: "@x.unwind",
@@ -124,10 +123,21 @@ class Convention:
             enter.append(f"%e{register} = extractvalue {self.result} %result, {place}")
             enter.append(f"store i64 %e{register}, ptr %s{register}, {NOT_GUEST}")
         enter += (f"%pc = extractvalue {self.result} %result, 0", "ret i64 %pc", "}\n")
+        up = [f"define internal {self.function} @x.up({STATE_PARAMETER}, i64 %pc) #1 {{"]
+        up += (f"%s{register} = getelementptr i64, ptr %st, i64 {register}" for register in self.registers)
+        up += (*self._loads("%pc"), "}\n")
+        leave = [
+            f"define internal x86_regcallcc i64 @x.leave({STATE_PARAMETER}) #1 {{",  # keeps more registers than C's do
+            *self._word("to", layout.LEAVE_AT),
+            "%pc = call i64 %to(ptr %st)",
+            "ret i64 %pc",
+            "}\n",
+        ]
         return "".join(
             (
                 "\n".join(enter),
-                self._helper("@x.leave", self._word("to", layout.LEAVE_AT)),
+                "\n".join(leave),
+                "\n".join(up),
                 self._helper("@x.unwind", self._word("to", layout.UNWIND_AT)),
                 self._helper("@x.miss", self._through_table(layout.MISS_AT)),
                 self._helper("@x.jump_miss", self._through_table(layout.JUMP_MISS_AT)),

@@ -10,6 +10,7 @@ each memory access: LLVM may not move them across one that may fault.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from virtus.isa.instruction_set import InstructionSet
@@ -25,26 +26,36 @@ MANY_BLOCKS: Final = 160
 FEW: Final = 14
 MANY_EDGES: Final = 600
 """With more edges out of computed jumps, these share one dispatch."""
+FEW_TARGETS: Final = 16
+"""With more targets, a computed jump goes through a table of its own instead of comparing (a handful of predicted
+branches is faster than one jump that has to be computed)."""
 MANY_TARGETS: Final = 12
 """A function with more targets of computed jumps can be entered at each of them: mostly the loop of an interpreter,
 into which code that was translated before jumps at any of its instructions."""
 SHORT_LOOP, COPIES = 10, 4
 """A loop of one block of so few instructions stands so many times in the code: it looks for interrupts less often."""
+SPREAD, MULTIPLIER = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
+"""Odd numbers whose bits look random: 2**64 divided by the golden ratio (Knuth, "Sorting and Searching", 6.4), and a
+multiplier of Steele and Vigna ("Computationally easy, spectrally good multipliers")."""
+TRIES: Final = 100
 GUEST_BITS: Final = layout.GUEST_END.bit_length() - 1
 
 
 @dataclass(slots=True)
 class _Sync:
-    """A place where the state must hold all registers but those that calls take with them; `changed` are those the
-    block has changed before it."""
+    """A place where the state must hold all registers, or all but those that calls take with them; `changed` are those
+    the block has changed before it."""
 
     block: int
     changed: frozenset[int]
+    everything: bool
 
 
 @dataclass(slots=True)
 class _Reload:
-    """A place where the state may have been changed by others; what calls bring back is known already."""
+    """A place where the state may have been changed by others; what calls bring back may be known already."""
+
+    everything: bool
 
 
 class UnitText(FloatText, WordText):
@@ -111,15 +122,15 @@ class UnitText(FloatText, WordText):
             self._lines.append(f"store i64 {operand(self._current[register])}, ptr %x{register}, {NOT_GUEST}")
         self._dirty.clear()
 
-    def _sync(self) -> None:
-        """Variables into the state."""
+    def _sync(self, *, everything: bool = False) -> None:
+        """Variables into the state: all, or those that calls do not take with them."""
         self._flush()
         if not self.precise:
-            self._lines.append(_Sync(self._block, frozenset(self._changes[self._block])))
+            self._lines.append(_Sync(self._block, frozenset(self._changes[self._block]), everything))
 
-    def _reload(self) -> None:
+    def _reload(self, *, everything: bool) -> None:
         if not self.precise:
-            self._lines.append(_Reload())
+            self._lines.append(_Reload(everything))
 
     def _state(self, word: int) -> str:
         return self._new(f"getelementptr i64, ptr %st, i64 {word}")
@@ -203,7 +214,7 @@ class UnitText(FloatText, WordText):
         out, on = self._name("p"), self._name("q")
         self._lines.append(f"br i1 {quiet}, label %{on}, label %{out}, !prof !9")
         self._lines.append(f"{out}:")
-        self._sync()
+        self._sync(everything=True)
         self._leave_here(layout.EXIT_INTERRUPT, target, target)
         self._lines.append(f"{on}:")
 
@@ -240,33 +251,53 @@ class UnitText(FloatText, WordText):
         return self.convention.stub(word) or self._new(f"load ptr, ptr {self._state(word)}, {NOT_GUEST}")
 
     def _leave_here(self, why: int, pc: int, expected: int | None) -> None:
-        """Come out, the state being synchronised; go on at `expected` if that is where to go on, else return."""
+        """Come out, everything being in the state; go on at `expected` if that is where to go on, else return."""
         self._put(layout.EXIT, why)
         self._put(layout.PC, pc)
-        self._come_back(self._call(self._stub(layout.LEAVE_AT)), expected)
+        if self.convention.registers:
+            pc_now = self._new("call x86_regcallcc i64 @x.leave(ptr %st)")
+        else:
+            pc_now = self._new(f"call i64 {self._stub(layout.LEAVE_AT)}(ptr %st)")
 
-    def _come_back(self, result: str, expected: int | None) -> None:
-        """After somebody else has run: on to the block of `expected`, or upward."""
-        convention = self.convention
-        if expected is None or expected not in self._shape.instructions:
-            self._lines.append(f"ret {convention.result} {result}")
-            return
-        pc = self._new(f"extractvalue {convention.result} {result}, 0") if convention.registers else result
-        same = self._new(f"icmp eq i64 {pc}, {expected}")
+        def upward() -> str:
+            if not self.convention.registers:
+                return pc_now
+            return self._new(f"call {self.convention.function} @x.up(ptr %st, i64 {pc_now})")
+
+        self._come_back(pc_now, upward, expected, everything=True)
+
+    def _come_back(self, pc: str, upward: Callable[[], str], expected: int | None, *, everything: bool) -> None:
+        """After somebody else has run: on to the block of `expected`, or return what `upward` says."""
         on, up = self._name("k"), self._name("u")
-        self._lines.append(f"br i1 {same}, label %{on}, label %{up}, !prof !9")
-        self._lines.append(f"{up}:")
-        self._lines.append(f"ret {convention.result} {result}")
-        self._lines.append(f"{on}:")
-        for place, register in enumerate(convention.registers, 1):
-            value = self._new(f"extractvalue {convention.result} {result}, {place}")
+        goes_on = expected in self._shape.instructions
+        if goes_on:
+            same = self._new(f"icmp eq i64 {pc}, {expected}")
+            self._lines.append(f"br i1 {same}, label %{on}, label %{up}, !prof !9")
+            self._lines.append(f"{up}:")
+        self._lines.append(f"ret {self.convention.result} {upward()}")
+        if expected is not None and goes_on:
+            self._lines.append(f"{on}:")
+            self._reload(everything=everything)
+            self._lines.append(f"br label {self._goes(expected, synchronised=True)}")
+
+    def _called(self, result: str, link: int) -> None:
+        """After a call of what is called like this function: what it has brought back."""
+        convention = self.convention
+        if not convention.registers:
+            self._come_back(result, lambda: result, link, everything=True)
+            return
+        pc = self._new(f"extractvalue {convention.result} {result}, 0")
+        brought = [
+            (register, self._new(f"extractvalue {convention.result} {result}, {place}"))
+            for place, register in enumerate(convention.registers, 1)
+        ]
+        for register, value in brought:
             self._lines.append(f"store i64 {value}, ptr %x{register}, {NOT_GUEST}")
-        self._reload()
-        self._lines.append(f"br label {self._goes(expected, synchronised=True)}")
+        self._come_back(pc, lambda: result, link, everything=False)
 
     def _leave(self, why: int, pc: int, expected: int | None) -> None:
         """End the block by coming out."""
-        self._sync()
+        self._sync(everything=True)
         self._leave_here(why, pc, expected)
         self._ended = True
 
@@ -276,7 +307,7 @@ class UnitText(FloatText, WordText):
         self._lines.append(f"br i1 {condition}, label %{out}, label %{on}, !prof !8")
         self._lines.append(f"{out}:")
         current, dirty = dict(self._current), set(self._dirty)
-        self._sync()
+        self._sync(everything=True)
         self._leave_here(layout.EXIT_INTERPRET, self.pc, self.next)
         self._lines.append(f"{on}:")
         self._current, self._dirty = current, dirty
@@ -335,11 +366,33 @@ class UnitText(FloatText, WordText):
 
     def _switch(self, target: str, targets: list[int]) -> None:
         default = self._name("d")
-        cases = " ".join(f"i64 {pc}, label {self._goes(pc)}" for pc in targets)
-        self._lines.append(f"switch i64 {target}, label %{default} [{cases}]")
+        self._select(target, {pc: self._goes(pc) for pc in targets}, default)
         self._lines.append(f"{default}:")
         self._sync()
         self._go_through_table(target)
+
+    def _select(self, target: str, labels: dict[int, str], default: str) -> None:
+        """To the label of an address. Where there are many, by a table of LLVM's: their hash numbers the cases without
+        holes, and for each one or a few comparisons are left, which are nearly always true."""
+        if len(labels) <= FEW_TARGETS:
+            cases = " ".join(f"i64 {pc}, label {label}" for pc, label in labels.items())
+            self._lines.append(f"switch i64 {target}, label %{default} [{cases}]")
+            return
+        factor, shift, slots = perfect(labels)
+        product = self._new(f"mul i64 {target}, {factor}")
+        hashed = self._new(f"lshr i64 {product}, {shift}")
+        names = {slot: self._name("h") for slot in slots}
+        every = ((slot, names.get(slot, default)) for slot in range(1 << 64 - shift))
+        cases = " ".join(f"i64 {slot}, label %{name}" for slot, name in every)
+        self._lines.append(f"switch i64 {hashed}, label %{default} [{cases}]")
+        for slot, pcs in slots.items():
+            self._lines.append(f"{names[slot]}:")
+            for place, pc in enumerate(pcs, 1):
+                other = self._name("g") if place < len(pcs) else default
+                here = self._new(f"icmp eq i64 {target}, {pc}")
+                self._lines.append(f"br i1 {here}, label {labels[pc]}, label %{other}, !prof !9")
+                if place < len(pcs):
+                    self._lines.append(f"{other}:")
 
     def _go_through_table(self, target: str) -> None:
         self._put(layout.PC, target)
@@ -378,7 +431,7 @@ class UnitText(FloatText, WordText):
         else:
             self._put(layout.PC, target)
             result = self._call(self._entry_of(target))
-        self._come_back(result, link)
+        self._called(result, link)
         self._ended = True
 
     def system_call(self) -> None:
@@ -399,7 +452,7 @@ class UnitText(FloatText, WordText):
         self._lines.append(f"br i1 {condition}, label %{out}, label %{on}, !prof !8")
         self._lines.append(f"{out}:")
         current, dirty = dict(self._current), set(self._dirty)
-        self._sync()
+        self._sync(everything=True)
         self._leave_here(layout.LEAVE_FIRST + reason, self.pc, None)
         self._lines.append(f"{on}:")
         self._current, self._dirty = current, dirty
@@ -426,7 +479,7 @@ class UnitText(FloatText, WordText):
         if self.precise:
             variables: set[int] = set()
         elif len(self._body) > MANY_BLOCKS:
-            variables = set(passed) | {register for register, _ in self._uses.most_common(FEW)}
+            variables = {register for register, _ in self._uses.most_common(FEW)}
         else:
             variables = set(used)
         entry, define = self._shape.entry, f"define dso_local {convention.function}"
@@ -461,14 +514,14 @@ class UnitText(FloatText, WordText):
             self._stack_check(lines)
         counter = [0]
 
-        def reload() -> None:
-            for register in sorted(variables - passed):
+        def reload(*, everything: bool = False) -> None:
+            for register in sorted(variables if everything else variables - passed):
                 counter[0] += 1
                 lines.append(f"%r{counter[0]} = load i64, ptr %s{register}, {NOT_GUEST}")
                 lines.append(f"store i64 %r{counter[0]}, ptr %x{register}, {NOT_GUEST}")
 
-        def sync(registers: frozenset[int]) -> None:
-            for register in sorted((registers & variables) - passed):
+        def sync(registers: frozenset[int], *, everything: bool = False) -> None:
+            for register in sorted((registers | passed if everything else registers - passed) & variables):
                 counter[0] += 1
                 lines.append(f"%r{counter[0]} = load i64, ptr %x{register}, {NOT_GUEST}")
                 lines.append(f"store i64 %r{counter[0]}, ptr %s{register}, {NOT_GUEST}")
@@ -490,9 +543,9 @@ class UnitText(FloatText, WordText):
                 if type(line) is str:
                     lines.append(line)
                 elif type(line) is _Sync:
-                    sync(dirty[line.block] | line.changed)
+                    sync(dirty[line.block] | line.changed, everything=line.everything)
                 else:
-                    reload()
+                    reload(everything=line.everything)
         for pc, sources in self._outside.items():
             lines.append(f"o{pc:x}:")
             sync(frozenset().union(*(dirty[source] | self._changes[source] for source in sources)))
@@ -508,8 +561,7 @@ class UnitText(FloatText, WordText):
             self._lines = []
             target = self._new("load i64, ptr %target")
             default = self._name("d")
-            cases = " ".join(f"i64 {pc}, label %b{pc:x}" for pc in sorted(self._shape.computed))
-            self._lines.append(f"switch i64 {target}, label %{default} [{cases}]")
+            self._select(target, {pc: f"%b{pc:x}" for pc in sorted(self._shape.computed)}, default)
             self._lines.append(f"{default}:")
             lines += self._lines
             sync(frozenset(used))
@@ -540,6 +592,24 @@ class UnitText(FloatText, WordText):
         self._go_over(self._stub(layout.UNWIND_AT))
         self._lines.append("begin:")
         lines += self._lines
+
+
+def perfect(addresses: Iterable[int]) -> tuple[int, int, dict[int, list[int]]]:
+    """A factor and a shift that spread addresses over twice as many places, as evenly as can be found soon, and what
+    comes to stand in each: at `(address * factor mod 2**64) >> shift`."""
+    known = sorted(addresses)
+    shift = 64 - (2 * len(known) - 1).bit_length()
+    best: tuple[int, int, dict[int, list[int]]] | None = None
+    factor, fewest = SPREAD, 0
+    for _ in range(TRIES):
+        slots: dict[int, list[int]] = {}
+        for pc in known:
+            slots.setdefault(pc * factor % (1 << 64) >> shift, []).append(pc)
+        if best is None or len(slots) > fewest:
+            best, fewest = (factor, shift, slots), len(slots)
+        factor = factor * MULTIPLIER % (1 << 64) | 1
+    assert best is not None
+    return best
 
 
 def convention_of(isa: InstructionSet, *, precise: bool) -> Convention:
