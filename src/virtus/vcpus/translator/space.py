@@ -117,6 +117,17 @@ class AddressSpace:
             self.by_page.setdefault(page, set()).add(translation)
         process_memory.write_words(ident, words)
 
+    def reached(self, start: int, end: int) -> Intervals:
+        """What of [start, end) has quick translations."""
+        units = {unit for page in range(start & -PAGE, end, PAGE) for unit in self.by_page.get(page, ())}
+        found = Intervals()
+        for unit in units:
+            if not unit.optimised:
+                for low, high in unit.covers:
+                    if low < end and high > start:
+                        found.add(low, high)
+        return found
+
     def stale(self, ident: int, start: int, end: int) -> list[int]:
         """Pages of [start, end) with code that has been looked at and reads different now, or is gone."""
         if (end - start) // PAGE > len(self.pages):

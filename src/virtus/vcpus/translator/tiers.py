@@ -123,7 +123,7 @@ class Tiers:
 
     def ask(self, context: "TranslatedContext", pc: int, translation: Translation | None = None) -> int:
         """Have the code at `pc` optimised; the request's number, 0 when there is no code."""
-        code = self._code_around(context, pc)
+        code = self._code_around(context, pc, reached=translation is not None)
         if not code:
             return 0
         space = context.space
@@ -161,10 +161,15 @@ class Tiers:
         """Can be read when answers have come."""
         return self._background.fileno()
 
-    def _code_around(self, context: "TranslatedContext", pc: int) -> list[tuple[int, bytes]]:
-        pieces = context.space.executable.pieces(max(pc - WINDOW, 0), pc + WINDOW)
-        found = [(low, context.space.fetch(context.ident, low, high - low)) for low, high in pieces]
-        return [(low, data) for low, data in found if data]
+    @staticmethod
+    def _code_around(context: "TranslatedContext", pc: int, *, reached: bool) -> list[tuple[int, bytes]]:
+        """The guest code near an address; with `reached`, only what the quick translator has been asked for, or has
+        found near that. LLVM's time is for what runs, not for all that might."""
+        space, ident, low, high = context.space, context.ident, max(pc - WINDOW, 0), pc + WINDOW
+        near = space.reached(low, high) if reached else space.executable
+        pieces = near.pieces(low, high)
+        found = [(start, space.fetch(ident, start, end - start)) for start, end in pieces]
+        return [(start, data) for start, data in found if data]
 
     # Getting
 
