@@ -10,14 +10,7 @@ import pytest
 
 from tests.guest_runs import need, virtus
 from tests.win32.compilers import build
-from virtus.vcpus import (
-    inprocess_code,
-    inprocess_files,
-    inprocess_futex,
-    inprocess_hot,
-    inprocess_plain,
-    program_answers,
-)
+from virtus.vcpus import inprocess_code, inprocess_hot
 
 PIECE = re.compile(r'\s*"([0-9a-f]+)"\s+# (.*)')
 PART = re.compile(r'\s+(?:\("(\w+)", \(|"([\w ]+)": \()')
@@ -56,7 +49,7 @@ def test_the_engines_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("as") or not shutil.which("objcopy"), reason="no GNU assembler here")
-@pytest.mark.parametrize("module", [inprocess_hot, inprocess_plain, inprocess_files, inprocess_futex, program_answers])
+@pytest.mark.parametrize("module", [inprocess_hot, *inprocess_hot.PARTS])
 def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
     found = parts(module)
     assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
@@ -116,3 +109,14 @@ def test_threads_wait_on_addresses(options: list[str], tmp_path: Path) -> None:
     ran = virtus("run", *(option.replace("=", f"={tmp_path}/") for option in options), "--", program)
     turns = ["1600"] * (3 + 2 + 1) + ["40", "8000"]
     assert ran.stdout.decode().splitlines() == [*turns, "0 1460 1", "1", "0 87", "0 1460"], ran.stderr[-1000:]
+
+
+@pytest.mark.slow
+def test_pages_that_machine_code_commits_are_accounted_for(tmp_path: Path) -> None:
+    need("api-wrapper")
+    program = str(build("commits", tmp_path))
+    quick = virtus("run", "--with", "api-wrapper", "--", program)
+    slow = virtus("run", "--with", "api-wrapper", f"--trace={tmp_path}/trace", "--", program)  # all calls come to us
+    assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
+    assert len(quick.stdout.splitlines()) > 600
+    assert quick.stdout == slow.stdout

@@ -7,7 +7,7 @@ TEB (winternl.h), the critical section, and the lock words that `personalities/w
 
 from typing import Final
 
-from virtus.vcpus import inprocess_files, inprocess_futex, inprocess_plain, program_answers
+from virtus.vcpus import inprocess_commit, inprocess_files, inprocess_futex, inprocess_plain, program_answers
 
 CODE_OF: Final[dict[str, str]] = {
     "GetLastError RtlGetLastWin32Error": (
@@ -420,15 +420,12 @@ TAGS: Final = {0x1111111111111101: "malloc", 0x1111111111111102: "calloc", 0x111
 """Numbers in the code in whose place the address of a function of the C library belongs."""
 OWN_TAGS: Final = {0x1111111111111104: "HeapAlloc", 0x1111111111111105: "HeapFree", 0x1111111111111107: "WaitOnAddress"}
 """And of one of these."""
+PARTS: Final = (inprocess_plain, inprocess_files, inprocess_futex, inprocess_commit, program_answers)
+HOST_CALLS: Final = inprocess_files.NAMES | inprocess_futex.NAMES | inprocess_commit.NAMES
+"""Functions that are calls of the host's kernel."""
 CODE: Final[dict[str, bytes]] = {
     name: bytes.fromhex(text)
-    for part in (
-        CODE_OF,
-        inprocess_plain.CODE_OF,
-        inprocess_files.CODE_OF,
-        inprocess_futex.CODE_OF,
-        program_answers.CODE_OF,
-    )
+    for part in (CODE_OF, *(module.CODE_OF for module in PARTS))
     for names, text in part.items()
     for name in names.split()
 }

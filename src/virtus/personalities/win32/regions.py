@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
+from virtus.personalities.win32.commit_journal import CommitJournal
 from virtus.records import dataclass, field
 
 PAGE: Final = 4096
@@ -103,10 +104,30 @@ class Regions:
         self.lock = threading.RLock()
         self._bases: list[int] = []
         self._regions: list[Region] = []
+        self._journal: CommitJournal | None = None
+
+    def publish(self, journal: CommitJournal) -> None:
+        """From now on, machine code may commit pages of what is reserved."""
+        with self.lock:
+            self._journal = journal
+            for region in self._regions:
+                if region.kind is Kind.PRIVATE:
+                    journal.add(region.base, region.end)
+
+    def _catch_up(self) -> None:
+        """Take note of what machine code has committed."""
+        if self._journal is not None:
+            for start, end in self._journal.take():
+                place = bisect.bisect_right(self._bases, start) - 1
+                if place >= 0 and end <= self._regions[place].end:  # else it has been released meanwhile
+                    self._regions[place].set(start, end, PAGE_READWRITE)
 
     def add(self, region: Region) -> Region:
         """A new region, which overlaps none."""
         with self.lock:
+            self._catch_up()
+            if self._journal is not None and region.kind is Kind.PRIVATE:
+                self._journal.add(region.base, region.end)
             place = bisect.bisect_left(self._bases, region.base)
             self._bases.insert(place, region.base)
             self._regions.insert(place, region)
@@ -115,12 +136,16 @@ class Regions:
     def remove(self, region: Region) -> None:
         """Forget a region."""
         with self.lock:
+            self._catch_up()
+            if self._journal is not None:
+                self._journal.remove(region.base)
             place = bisect.bisect_left(self._bases, region.base)
             del self._bases[place], self._regions[place]
 
     def find(self, address: int) -> Region | None:
         """The region that an address is in."""
         with self.lock:
+            self._catch_up()
             place = bisect.bisect_right(self._bases, address) - 1
             if place >= 0 and address < self._regions[place].end:
                 return self._regions[place]
@@ -137,4 +162,6 @@ class Regions:
         return self.find(start) is None and self.gap(start) >= end
 
     def __iter__(self) -> Iterator[Region]:
-        return iter(list(self._regions))
+        with self.lock:
+            self._catch_up()
+            return iter(list(self._regions))

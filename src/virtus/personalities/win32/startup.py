@@ -7,6 +7,7 @@ from typing import Final
 from virtus.personalities.win32 import environment as variables
 from virtus.personalities.win32 import heaps, inheritance, paths, process_blocks, virtual_memory
 from virtus.personalities.win32.command_line import join
+from virtus.personalities.win32.commit_journal import CommitJournal
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.handle_functions import standard_streams
 from virtus.personalities.win32.modules import Module, Modules
@@ -64,6 +65,8 @@ def prepare(
         variables.block(process), process.streams,
     )  # fmt: skip
     words = memory.u64(process.peb + process_blocks.PEB_HANDLES)
+    journal = CommitJournal(memory, memory.u64(process.peb + process_blocks.PEB_COMMITS))
+    virtual_memory.regions(process).publish(journal)
     process.handles.publish(lambda place, word: memory.set_u64(words + 8 * place, word))
     memory.set_u64(process.peb + process_blocks.PEB_HEAP, heaps.process_heap(process).handle)
     return main

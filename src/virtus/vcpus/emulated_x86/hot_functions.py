@@ -6,10 +6,10 @@ return falls through its end, where a jump to the function as others see it foll
 
 from typing import Final
 
-from virtus.vcpus import inprocess_files, inprocess_futex, inprocess_hot
+from virtus.vcpus import inprocess_hot
 
 HOT: Final[dict[str, bytes]] = {
     name: code
     for name, code in inprocess_hot.CODE.items()
-    if not inprocess_hot.calls_others(code) and name not in inprocess_files.NAMES | inprocess_futex.NAMES
+    if not inprocess_hot.calls_others(code) and name not in inprocess_hot.HOST_CALLS
 }
