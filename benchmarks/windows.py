@@ -36,6 +36,7 @@ COMPILER: Final = "x86_64-w64-mingw32-gcc"
 TREE: Final = ("src", "tests", "benchmarks", "docs")
 """What real jobs work on: several copies of this project's own files."""
 COPIES: Final = 4
+HELLO: Final = "hello"
 CALLS, ROUNDS = "200000", "5000"
 JOBS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "ripgrep": ("ripgrep", ("-c", "--sort", "path", "def |return", ".")),
@@ -127,6 +128,8 @@ def table(figures: dict[str, Any]) -> str:
     for job, found in figures["jobs"].items():
         cells = [f"{1e3 * statistics.median(found[name]):,.0f}" if found.get(name) else "-" for name in names]
         lines.append(f"| {job} | " + " | ".join(cells) + " |")
+        if job != HELLO and figures["jobs"].get(HELLO):
+            lines.append(f"| {job} less {HELLO} | " + " | ".join(without_start(figures["jobs"], job, names)) + " |")
     who = list(figures["calls"])
     lines += ["", "| ns | " + " | ".join(who) + " |", "|---" * (len(who) + 1) + "|"]
     for label in figures["calls"][who[0]] if who else ():
@@ -137,6 +140,15 @@ def table(figures: dict[str, Any]) -> str:
         f"On {figures['model']}, {figures['processors']} processors; others took {figures['others']:.0%} of them.",
     ]
     return "\n".join(lines)
+
+
+def without_start(jobs: dict[str, dict[str, list[float]]], job: str, names: list[str]) -> list[str]:
+    """Cells of what a job took beyond the least program's run; a Linux build's own start is in its figure."""
+    cells = []
+    for name in names:
+        start = statistics.median(jobs[HELLO].get(name) or [0.0])
+        cells.append(f"{1e3 * (statistics.median(jobs[job][name]) - start):,.0f}" if jobs[job].get(name) else "-")
+    return cells
 
 
 def document(text: str) -> None:

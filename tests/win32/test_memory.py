@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from tests.win32.fake_engine import FakeEngine, call, new_thread, room
 from virtus.guests import pe
-from virtus.personalities.win32 import errors, heaps, native_memory, virtual_memory
+from virtus.personalities.win32 import commit_journal, errors, heaps, native_memory, virtual_memory
+from virtus.personalities.win32.commit_journal import CommitJournal
 from virtus.personalities.win32.guest import AccessViolation
 from virtus.personalities.win32.heap_blocks import LARGE, class_of
 from virtus.personalities.win32.modules import Module
 from virtus.personalities.win32.process import Thread
-from virtus.personalities.win32.regions import PAGE, Kind, Region
+from virtus.personalities.win32.regions import PAGE, PAGE_READWRITE, Kind, Region
 from virtus.techniques.peers import prng_dll
 
 COMMIT, RESERVE, DECOMMIT, RELEASE = 0x1000, 0x2000, 0x4000, 0x8000
@@ -223,3 +224,31 @@ def test_a_walk_sees_the_blocks(thread: Thread) -> None:
         seen[thread.memory.u64(entry)] = thread.memory.u32(entry + 8)
     assert seen == blocks
     assert thread.last_error == errors.ERROR_NO_MORE_ITEMS
+
+
+def test_what_machine_code_has_committed_is_accounted_for(thread: Thread) -> None:
+    memory, table = thread.memory, virtual_memory.regions(thread.process)
+    place = memory.map(0, commit_journal.SIZE, 3)
+    table.publish(CommitJournal(memory, place))
+    base = 0x5000_0000
+    size = commit_journal.SMALLEST
+    first = table.add(Region(base, size, Kind.PRIVATE, PAGE_READWRITE))
+    second = table.add(Region(base + size, size, Kind.PRIVATE, PAGE_READWRITE))
+    table.add(Region(base + 2 * size, PAGE, Kind.PRIVATE, PAGE_READWRITE))  # too small to be known
+    assert memory.u64(place + commit_journal.COUNT) == 2
+    pages = [(base + size, 1), (base + size - 2 * PAGE, 2), (base, 1), (base, 1), (base + 4 * size, 1)]
+    for index, (start, count) in enumerate(pages):
+        memory.set_u64(place + commit_journal.NOTES + 16 * index + 8, start + count * PAGE)
+        memory.set_u64(place + commit_journal.NOTES + 16 * index, start)
+    memory.set_u64(place + commit_journal.BEGUN, len(pages))
+    assert table.find(base) is first
+    assert memory.u64(place + commit_journal.BEGUN) == 0
+    assert list(first.runs(base, base + size)) == [
+        (base, base + PAGE, PAGE_READWRITE), (base + PAGE, base + size - 2 * PAGE, 0),
+        (base + size - 2 * PAGE, base + size, PAGE_READWRITE),
+    ]  # fmt: skip
+    assert second.run(base + size) == (base + size, base + size + PAGE, PAGE_READWRITE)
+    table.remove(first)
+    known = memory.read(place + commit_journal.RESERVATIONS, 16)
+    assert known == struct.pack("<QQ", base + size, base + 2 * size)
+    assert memory.u64(place + commit_journal.COUNT) == 1

@@ -138,6 +138,7 @@ class InProcess:
         self._local = threading.local()
         self._condition = threading.Condition()
         self._generation = 0
+        self._waiters = 0
         first_frame = ctypes.create_string_buffer(code.FRAME_SIZE)
         struct.pack_into("<I", first_frame, code.FRAME_MXCSR, MXCSR_AT_START)
         self._first_frame = ctypes.addressof(first_frame)
@@ -270,13 +271,18 @@ class InProcess:
                     return False
             with self._condition:
                 if generation == self._generation:
-                    self._condition.wait(seconds)
+                    self._waiters += 1
+                    try:
+                        self._condition.wait(seconds)
+                    finally:
+                        self._waiters -= 1
 
     def wake(self) -> None:
         """What somebody waits for may have become true; may be called from any thread."""
         with self._condition:
             self._generation += 1
-            self._condition.notify_all()
+            if self._waiters:
+                self._condition.notify_all()
 
     def exit(self, status: int) -> None:
         """End the process at once with a Windows exit code. Does not return."""

@@ -5,15 +5,16 @@ the reservations, each its first address and the one behind; from 0x800 on the n
 once its first address is there. (A program that spoils these words spoils its own address space, as it could anyway.)
 """
 
+import struct
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from virtus.personalities.win32.guest import Memory
 
 COUNT, BEGUN, RESERVATIONS, NOTES = 0x0, 0x8, 0x10, 0x800
 MOST_RESERVATIONS, MOST_NOTES = 64, 2048
-SIZE: Final = NOTES + 16 * MOST_NOTES
+NOTE: Final = struct.Struct("<QQ")
+SIZE: Final = NOTES + NOTE.size * MOST_NOTES
 SMALLEST: Final = 1 << 20
 """Smaller reservations are not worth a place."""
 NOWHERE: Final = 0xFFFF_FFFF_FFFF_FFFF
@@ -54,17 +55,28 @@ class CommitJournal:
         self._memory.set_u64(place + 8, end)
         self._memory.set_u64(place, base)
 
-    def take(self) -> Iterator[tuple[int, int]]:
-        """What has been committed since the last time: first address and the one behind."""
-        memory, index = self._memory, 0
+    def take(self) -> list[tuple[int, int]]:
+        """What has been committed since the last time, in order, what touches in one: first address and the one
+        behind."""
+        memory, taken = self._memory, 0
+        notes: list[tuple[int, int]] = []
         while begun := memory.u64(self._place + BEGUN):
-            while index < min(begun, MOST_NOTES):
-                place = self._place + NOTES + 16 * index
-                while not (start := memory.u64(place)):
-                    time.sleep(0)  # its thread is just writing it
-                end = memory.u64(place + 8)
-                memory.set_u64(place, 0)
-                index += 1
-                yield start, end
+            place, count = self._place + NOTES + NOTE.size * taken, min(begun, MOST_NOTES) - taken
+            while True:
+                found = list(NOTE.iter_unpack(memory.read(place, NOTE.size * count)))
+                if all(start for start, _ in found):
+                    break
+                time.sleep(0)  # a thread is just writing it
+            memory.write(place, bytes(NOTE.size * count))
+            notes += found
+            taken += count
             if memory.compare_exchange(self._place + BEGUN, 8, begun, 0) == begun:
-                return
+                break
+        notes.sort()
+        joined: list[tuple[int, int]] = []
+        for start, end in notes:
+            if joined and start <= joined[-1][1]:
+                joined[-1] = joined[-1][0], max(end, joined[-1][1])
+            else:
+                joined.append((start, end))
+        return joined

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from virtus.personalities.win32.guest import Engine, Memory
 from virtus.personalities.win32.handles import HandleTable
@@ -27,6 +27,8 @@ class Process:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.parts: dict[type[Any], Any] = {}
+        """What families of functions remember of it (`state.of`)."""
         self.memory: Memory = engine.memory
         self.handles = HandleTable()
         self.environment: dict[str, str] = {}
@@ -79,6 +81,7 @@ class Thread:
     def __init__(self, process: Process, teb: int, ident: int) -> None:
         self.process, self.teb, self.ident = process, teb, ident
         self.engine, self.memory = process.engine, process.memory
+        self.parts: dict[type[Any], Any] = {}
 
     @property
     def last_error(self) -> int:

@@ -116,11 +116,16 @@ class Regions:
 
     def _catch_up(self) -> None:
         """Take note of what machine code has committed."""
-        if self._journal is not None:
-            for start, end in self._journal.take():
-                place = bisect.bisect_right(self._bases, start) - 1
-                if place >= 0 and end <= self._regions[place].end:  # else it has been released meanwhile
-                    self._regions[place].set(start, end, PAGE_READWRITE)
+        if self._journal is None:
+            return
+        for start, end in self._journal.take():
+            place = max(bisect.bisect_right(self._bases, start) - 1, 0)
+            for region in self._regions[place:]:  # what is in none has been released meanwhile
+                if region.base >= end:
+                    break
+                low, high = max(start, region.base), min(end, region.end)
+                if low < high:
+                    region.set(low, high, PAGE_READWRITE)
 
     def add(self, region: Region) -> Region:
         """A new region, which overlaps none."""

@@ -20,7 +20,9 @@ def of(owner: _Weakly, kind: type[Part]) -> Part:
 
     Two threads that ask first at the same time get the same object.
     """
-    parts = _PARTS.get(owner)
+    parts = getattr(owner, "parts", None)  # of those that are asked all the time: see Process and Thread
+    if parts is None:
+        parts = _PARTS.get(owner)
     if parts is None:
         parts = _PARTS.setdefault(owner, {})
     found = parts.get(kind)

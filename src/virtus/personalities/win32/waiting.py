@@ -197,6 +197,12 @@ def wait_for_single_object_ex(thread: Thread, handle: int, milliseconds: int, al
     found = waitable(thread, handle)
     if found is None:
         return thread.fail(errors.ERROR_INVALID_HANDLE, WAIT_FAILED)
+    if not alertable and not thread.engine.cooperative:  # mostly it is there already, or is only asked for
+        with lock(thread.process):
+            if found.signalled(thread):
+                return WAIT_ABANDONED_0 if found.acquire(thread) else WAIT_OBJECT_0
+        if not milliseconds:
+            return WAIT_TIMEOUT
     return wait(thread, (found,), after(milliseconds), alertable=bool(alertable))
 
 
