@@ -429,3 +429,23 @@ def test_write_mode_0_changes_the_bits_of_the_mask_alone(plane: int, value: int,
     assert vga.read_window(at, 1) == 0x5A
     vga.write_window(at, 1, value)
     assert vga.read_window(at, 1) == value & mask | 0x5A & ~mask & 0xFF
+
+
+def test_what_is_written_to_idle_interrupt_controllers_may_come_late() -> None:
+    pics = InterruptControllers()
+    for pic, words in ((pics.master, (0x20, 4, 1)), (pics.slave, (0x28, 2, 1))):
+        pic.write(0, 1, 0x11)
+        assert not pics.shortcuts()[0], "what comes next is no mask"
+        for word in words:
+            pic.write(1, 1, word)
+    pics.master.write(1, 1, 0xFE)
+    pics.slave.write(1, 1, 0xFF)
+    assert pics.shortcuts() == (True, 0xFE, 0xFF)
+    pics.set_line(4, True)
+    assert not pics.shortcuts()[0], "it asks for something as soon as it may"
+    pics.set_line(4, False)
+    pics.master.write(1, 1, 0)
+    assert pics.acknowledge() == 0x24
+    assert pics.shortcuts() == (True, 0, 0xFF), "in service, and nothing waits for its end"
+    pics.master.write(0, 1, 0x0C)
+    assert not pics.shortcuts()[0], "a poll is read next"

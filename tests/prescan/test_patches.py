@@ -31,6 +31,7 @@ PAGING = """
     mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0
 """
 ROUNDS = 8 * HOT
+MANY = 80 * HOT
 
 
 @pytest.fixture
@@ -269,3 +270,30 @@ def test_a_selector_that_names_no_descriptor_of_the_global_table_is_never_the_ea
     cells.close()
     codes.close()
     codes.memory.close()
+
+
+def test_a_posted_port_that_is_known_reads_what_was_written_last(boot: Boot) -> None:
+    machine = boot(f"""
+        xor %ebx, %ebx; mov ${MANY}, %ecx
+        1: mov %cl, %al; outb %al, $0x21; nop; nop; nop; xor %eax, %eax; inb $0x21, %al; nop; nop; nop
+        cmp %cl, %al; jne 2f; inc %ebx
+        2: dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE}""")
+    machine.vcpu.set_port(0x21, posted=True, value=0)
+    written: list[int] = []
+    while True:
+        found = machine.vcpu.run()
+        if found.reason is Reason.EVENT:
+            continue
+        if found.number == 0xF4:
+            break
+        if found.number == 0x21 and found.write:
+            written.append(found.value)
+            machine.vcpu.set_port(0x21, posted=True, value=found.value)
+        elif found.number == 0x21:
+            found.value = written[-1]
+        else:
+            machine.printed += found.value.to_bytes(4, "little")
+    assert printed(machine) == [MANY]
+    assert written == [count & 0xFF for count in range(MANY, 0, -1)]
+    assert machine.vcpu.evaluated < MANY

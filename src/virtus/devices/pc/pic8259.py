@@ -55,6 +55,11 @@ class Pic8259:
             served &= ~(1 << CASCADE)
         return wanted + self._lowest & 7 if wanted < self._priority(served) else -1
 
+    @property
+    def settled(self) -> bool:
+        """Whether the next write to the data port is a mask, and the next read of it gives that."""
+        return not self._step and not self._poll
+
     def accept(self, number: int) -> None:
         """The INTA cycle for a line."""
         if not self._auto_eoi:
@@ -158,6 +163,13 @@ class InterruptControllers:
             return False
         self._cascade()
         return self.master.highest() >= 0
+
+    def shortcuts(self) -> tuple[bool, int, int]:
+        """Whether writes may come out late, for no line asks for anything and nothing is half written; and what the
+        data ports of both read."""
+        master, slave = self.master, self.slave
+        quiet = not (master.requests | slave.requests) and master.settled and slave.settled
+        return quiet, master.mask, slave.mask
 
     def acknowledge(self) -> int:
         """The INTA cycle: the vector; that of line 7 when the request has gone in between (data sheet, "spurious")."""

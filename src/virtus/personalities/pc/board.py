@@ -42,6 +42,8 @@ VGA_SLOT, NETWORK_SLOT = 2, 3
 MOST_DISKS: Final = 3
 """The fourth place is the CD drive's."""
 SERIAL_DATA, SERIAL_STATUS, DELAY = 0x3F8, 0x3FD, 0x80
+CONTROLLERS: Final = (0x20, 0xA0)
+"""The interrupt controllers' command ports; the data ports are the next."""
 STATUS_OF_ESCAPE: Final = 130
 LONGEST_WAIT_S: Final = 0.5
 MOST_DEBUG: Final = 1 << 20
@@ -93,6 +95,9 @@ class Board:
         self.ended, self.status = "", 0
         self._timer_at = 0
         """When to look at the timers next, by the clock."""
+        self._set_port: Callable[..., None] | None = None
+        self._shortcuts: tuple[bool, int, int] | None = None
+        """What of the interrupt controllers was last told to the processor."""
         self.debug = bytearray()
         """What firmware said on its debug port."""
         self.unknown_memory: set[int] = set()
@@ -207,6 +212,7 @@ class Board:
 
         self.serial.calm = calm
         set_port(DELAY, posted=True, value=None)
+        self._set_port = set_port
 
     # what chips tell
 
@@ -229,7 +235,21 @@ class Board:
         """Whether an interrupt waits for the processor."""
         if self._clock() >= self._timer_at:
             self._advance()
-        return self.interrupts.pending()
+        pending = self.interrupts.pending()
+        shortcuts = self.interrupts.shortcuts()
+        if shortcuts != self._shortcuts:
+            self._shortcuts = shortcuts
+            self._show_controllers(*shortcuts)
+        return pending
+
+    def _show_controllers(self, quiet: bool, *masks: int) -> None:
+        """While no line asks for anything, nothing comes of what is written to the interrupt controllers until the
+        processor stops for another reason: so that may be posted."""
+        if self._set_port is None:
+            return
+        for command, mask in zip(CONTROLLERS, masks, strict=True):
+            self._set_port(command, posted=quiet, value=None)
+            self._set_port(command + 1, posted=quiet, value=mask if quiet else None)
 
     def acknowledge(self) -> int:
         """The vector of the interrupt that waits; it is in service from now on."""

@@ -9,7 +9,8 @@ from typing import Final
 from virtus.memory.guest_memory import PAGE
 
 POSTED, KNOWN = 1, 2
-"""What is set for a port: its writes of one byte are posted, its reads of one byte are known."""
+"""What is set for a port: its writes of one byte are posted, its reads of one byte are known. Of a port that has both,
+what is written is what is read from then on."""
 PORTS: Final = 1 << 16
 FLAGS_AT, VALUES_AT, QUEUE_AT, COUNT_AT = 0, PORTS, 2 * PORTS, 2 * PORTS + PAGE - 4
 MOST: Final = PAGE // 4 - 1

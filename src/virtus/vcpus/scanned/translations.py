@@ -305,6 +305,8 @@ def _out(into: Fragment, instruction: Instruction) -> None:
     into.emit(b"\x81\x3d", count, struct.pack("<I", port_shortcuts.MOST))  # cmp dword [COUNT], MOST
     into.hard_if(JAE)
     into.hard_case(Trap(instruction.ip32, False, False))
+    into.emit(b"\x51\x8a\x0d", EAX_AT)  # push ecx; mov cl, [EAX]: what is written is what a known port reads
+    into.emit(b"\x88\x88", PORTS_AT + port_shortcuts.VALUES_AT, b"\x59")  # mov [VALUES + eax], cl; pop ecx
     into.emit(b"\xc1\xe0\x08\x8a\x05", EAX_AT)  # shl eax, 8; mov al, [EAX]
     into.emit(b"\x51\x8b\x0d", count)  # push ecx; mov ecx, [COUNT]
     into.emit(b"\x89\x04\x8d", PORTS_AT + port_shortcuts.QUEUE_AT)  # mov [QUEUE + 4 * ecx], eax

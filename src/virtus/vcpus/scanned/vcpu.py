@@ -84,7 +84,8 @@ class ScannedVcpu(EvaluatingVcpu):
 
     def set_port(self, port: int, *, posted: bool, value: int | None) -> None:
         """From now on writes of a byte to a port may come out late, in order, and what reads of a byte give is known
-        (None: it is not). Nobody else may answer for that port meanwhile."""
+        (None: it is not), which is what was written last where that is posted. Nobody else may answer for that port
+        meanwhile."""
         self.cells.ports.set(port, posted=posted, value=value)
 
     def close(self) -> None:
@@ -134,6 +135,8 @@ class ScannedVcpu(EvaluatingVcpu):
                 stop = self.monitor.run()
                 if self.cells.ports.waiting:
                     self._posted.extend(self.cells.ports.take())
+                if stop is Stop.POSTED:
+                    continue
                 if stop is Stop.EVALUATE:
                     self.trapped[state.eip] += 1
                     self._evaluate = not self.monitor.count_trap(state.eip)

@@ -64,6 +64,7 @@ class Stop(Enum):
     FAULT = "the guest's processor raises an exception"
     EMULATE = "the guest's code cannot run directly"
     TICK = "the monitor looks around"
+    POSTED = "it could go on, but what was written to ports comes out first"
 
 
 class Monitor:
@@ -135,6 +136,8 @@ class Monitor:
             stop = self._once(space)
             if stop is not None:
                 return stop
+            if self.cells.ports.waiting:
+                return Stop.POSTED
 
     def _once(self, space: AddressSpace) -> Stop | None:
         """Enter the guest once; None when it can go on at once."""
