@@ -125,7 +125,6 @@ def _sized(draw: Draw, r: int, s: int, t: int, d: int, n: int) -> list[Emitted]:
 
 def _control(draw: Draw, r: int, s: int, t: int, d: int, n: int) -> list[Emitted]:
     """Jumps through registers and memory, and the stack."""
-    low = r & 7
     index = draw(registers.filter(lambda register: register != x86.RSP))
     base = draw(registers.filter(lambda register: register & 7 != x86.RBP))
     return [
@@ -134,8 +133,8 @@ def _control(draw: Draw, r: int, s: int, t: int, d: int, n: int) -> list[Emitted
         (lambda a: a.jump_through(s, d), f"jmp QWORD PTR {place(s, d)}"),
         (lambda a: a.call(r), f"call {WIDE[r]}"),
         (lambda a: a.call_through(s, d), f"call QWORD PTR {place(s, d)}"),
-        (lambda a: a.push(low), f"push {WIDE[low]}"),
-        (lambda a: a.pop(low), f"pop {WIDE[low]}"),
+        (lambda a: a.push(r), f"push {WIDE[r]}"),
+        (lambda a: a.pop(r), f"pop {WIDE[r]}"),
         (lambda a: a.back(), "ret"),
     ]
 

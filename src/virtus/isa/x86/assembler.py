@@ -8,7 +8,7 @@ import struct
 from functools import lru_cache
 from typing import Final
 
-RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11 = range(12)
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
 
 # Condition codes (Intel SDM volume 1, appendix B)
 OVERFLOW, BELOW, ABOVE_EQUAL, EQUAL, NOT_EQUAL, BELOW_EQUAL, ABOVE = 0, 2, 3, 4, 5, 6, 7
@@ -304,12 +304,12 @@ class Assembler:
         self.code += _memory(0, b"\xff", 2, base, displacement)
 
     def push(self, register: int) -> None:
-        """push register (RAX..RDI)."""
-        self.code.append(0x50 | register)
+        """push register."""
+        self.code += bytes((0x41, 0x50 | register & 7) if register > 7 else (0x50 | register,))
 
     def pop(self, register: int) -> None:
-        """pop register (RAX..RDI)."""
-        self.code.append(0x58 | register)
+        """pop register."""
+        self.code += bytes((0x41, 0x58 | register & 7) if register > 7 else (0x58 | register,))
 
     def back(self) -> None:
         """ret."""

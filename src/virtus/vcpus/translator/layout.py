@@ -80,6 +80,8 @@ JUMP_MISS_AT: Final = 79
 """Address of JUMP_MISS: like MISS, for computed jumps within a function; the jump's own address is in JUMP_FROM. So the
 translators come to know where such jumps lead."""
 JUMP_FROM: Final = 80
+CALL_ENTER_AT, CALL_LEAVE_AT, CALL_UP_AT, CALL_UNWIND_AT, CALL_MISS_AT, CALL_JUMP_MISS_AT = range(81, 87)
+"""Addresses of the pieces between optimised functions that take registers along and the rest (`call_stubs`)."""
 
 # Exits
 

@@ -26,6 +26,7 @@ from virtus.vcpus.interpreter.evaluator import Evaluator
 from virtus.vcpus.interpreter.memory import MemoryFault
 from virtus.vcpus.ptrace import PtraceVcpu, StubContext
 from virtus.vcpus.translator import baseline, float_state, layout
+from virtus.vcpus.translator.call_stubs import CallStubs
 from virtus.vcpus.translator.context import (
     PROT_EXEC,
     PROT_READ,
@@ -84,6 +85,9 @@ class TranslatorVcpu:
         self.region = Region()
         self.stubs = Stubs(self.region.place)
         self.region.put(self.stubs.code)
+        calls = CallStubs(isa.call_registers)
+        start = self.region.put(calls.code)
+        self.stubs.words.update({word: start + offset for word, offset in calls.words.items()})
         self.optimiser: Optimiser | None = None
         self.translated = self.interpreted = 0  # blocks and instructions, for the meter
         self._convention = convention

@@ -7,7 +7,7 @@ from virtus.isa.instruction_set import InstructionSet
 from virtus.vcpus.translator.llvm.flow import Shape, explore
 from virtus.vcpus.translator.llvm.objects import Blob, blob_of
 from virtus.vcpus.translator.llvm.request import Optimised, Request
-from virtus.vcpus.translator.llvm.text import convention_of, unit_text
+from virtus.vcpus.translator.llvm.text import unit_text
 
 MOST_INSTRUCTIONS: Final = 8000
 """In one unit."""
@@ -84,11 +84,10 @@ def _target() -> tuple[Any, Any, str]:
     machine = target.create_target_machine(
         cpu=name, features=features, opt=2, reloc="pic", codemodel="small", jit=False
     )
-    rest = (
-        f'null_pointer_is_valid strictfp "no-builtins" "frame-pointer"="none" '
+    attributes = (
+        f'attributes #0 = {{ nounwind null_pointer_is_valid strictfp "no-builtins" "frame-pointer"="none" '
         f'"target-cpu"="{name}" "target-features"="{features}" }}\n'
     )
-    attributes = f"attributes #0 = {{ nounwind {rest}attributes #1 = {{ nounwind noinline cold {rest}"
     return llvm, machine, attributes
 
 
@@ -111,7 +110,6 @@ def optimise(isa: InstructionSet, request: Request, *, nearby: bool = False) -> 
     shapes = {request.entry: main, **_called(isa, fetch, main)}
     internal = frozenset(shapes)
     text = "".join(unit_text(isa, shape, internal, precise=request.precise) for shape in shapes.values())
-    text += convention_of(isa, precise=request.precise).helpers()
     count = sum(len(shape.instructions) for shape in shapes.values())
     blob = compile_text(text, large=count > LARGE)
     covers = tuple(sorted({piece for shape in shapes.values() for piece in shape.covers()}))

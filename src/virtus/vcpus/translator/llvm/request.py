@@ -10,7 +10,7 @@ from virtus.records import dataclass, field
 from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.quick_image import QuickImage
 
-VERSION = 8
+VERSION = 9
 """Counts up with every change of what optimised code looks like or expects: kept translations are for one version."""
 
 

@@ -247,22 +247,23 @@ class UnitText(FloatText, WordText):
         self._lines.append(f"ret {convention.result} {result}")
 
     def _stub(self, word: int) -> str:
-        """What is called to come to a stub."""
-        return self.convention.stub(word) or self._new(f"load ptr, ptr {self._state(word)}, {NOT_GUEST}")
+        """What is called to come to a stub, from functions that are called like this one."""
+        return self._new(f"load ptr, ptr {self._state(self.convention.stub(word))}, {NOT_GUEST}")
 
     def _leave_here(self, why: int, pc: int, expected: int | None) -> None:
         """Come out, everything being in the state; go on at `expected` if that is where to go on, else return."""
         self._put(layout.EXIT, why)
         self._put(layout.PC, pc)
         if self.convention.registers:
-            pc_now = self._new("call x86_regcallcc i64 @x.leave(ptr %st)")
+            pc_now = self._new(f"call x86_regcallcc i64 {self._stub(layout.CALL_LEAVE_AT)}(ptr %st)")
         else:
             pc_now = self._new(f"call i64 {self._stub(layout.LEAVE_AT)}(ptr %st)")
 
         def upward() -> str:
             if not self.convention.registers:
                 return pc_now
-            return self._new(f"call {self.convention.function} @x.up(ptr %st, i64 {pc_now})")
+            up = self._stub(layout.CALL_UP_AT)
+            return self._new(f"call {self.convention.function} {up}(ptr %st, i64 {pc_now})")
 
         self._come_back(pc_now, upward, expected, everything=True)
 
