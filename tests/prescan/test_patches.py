@@ -264,7 +264,7 @@ def test_a_selector_that_names_no_descriptor_of_the_global_table_is_never_the_ea
     words = cells.area[TABLES_AT : TABLES_AT + 24].cast("I")
     for selector, at in ((0x10, 0x5010), (0x14, 0x1000_0000 + NEVER_AT), (0x20, 0x1000_0000 + NEVER_AT)):
         state.segments[DS].load(selector, 0, 0xFFFF_FFFF, 0xC093)
-        cells.enter(False)
+        cells.enter(False, False)
         assert words[DS] == at
     words.release()
     cells.close()
@@ -297,3 +297,46 @@ def test_a_posted_port_that_is_known_reads_what_was_written_last(boot: Boot) -> 
     assert printed(machine) == [MANY]
     assert written == [count & 0xFF for count in range(MANY, 0, -1)]
     assert machine.vcpu.evaluated < MANY
+
+
+TWO_SPACES = """
+    mov $0x201000, %edi; mov $0x107, %eax; mov $1024, %ecx  # global
+    1: mov %eax, (%edi); mov %eax, 0x2000(%edi); add $4, %edi; add $0x1000, %eax; loop 1b
+    movl $0x201007, 0x200000; movl $0x203007, 0x202000
+    movl $0x310007, 0x201000 + 4 * 0x300; movl $0x311007, 0x203000 + 4 * 0x300  # not global, and not the same
+    mov $0x200000, %eax; mov %eax, %cr3; mov $0x80, %eax; mov %eax, %cr4
+    mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0
+"""
+
+
+def test_a_load_of_cr3_that_no_page_is_concerned_by_costs_nothing(boot: Boot) -> None:
+    machine = boot(f"""
+        {TWO_SPACES}
+        mov ${MANY}, %ecx; mov $0x202000, %edx; xor %ebx, %ebx
+        1: mov %edx, %cr3; nop; nop; xor $0x2000, %edx; mov %cr3, %eax; nop; nop; add %eax, %ebx
+        dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [MANY // 2 * (0x200000 + 0x202000) & 0xFFFF_FFFF]
+    assert machine.vcpu.evaluated < MANY // 4
+    assert machine.state.cr3 == 0x200000
+
+
+def test_after_a_patched_load_of_cr3_pages_are_those_of_the_new_one(boot: Boot) -> None:
+    """For the guest's own accesses, and for the evaluator's (SMSW)."""
+    machine = boot(f"""
+        {TWO_SPACES}
+        movl $1, 0x310000; movl $0x100, 0x311000
+        mov ${MANY}, %ecx; mov $0x202000, %edx; xor %ebx, %ebx
+        1: mov %edx, %cr3; nop; nop; test $7, %ecx; jnz 2f
+        add 0x300000, %ebx
+        2: test $3, %ecx; jnz 3f
+        smsw 0x300010; incl 0x300014
+        3: xor $0x2000, %edx; dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} mov 0x310014, %eax; {PRINT_EAX} mov 0x311014, %eax; {PRINT_EAX}
+        mov ${MANY}, %ecx; xor %ebx, %ebx
+        1: mov %edx, %cr3; nop; nop; smsw 0x300020; mov %ecx, 0x300024; xor $0x2000, %edx; dec %ecx; jnz 1b
+        mov 0x310024, %eax; {PRINT_EAX} mov 0x311024, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [MANY // 8 * 0x100, 0, MANY // 4, 1, 2]
+    assert machine.vcpu.monitor.patches.made

@@ -35,6 +35,12 @@ EAX_AT, ESP_AT, FIRST_AT, SECOND_AT, THIRD_AT, FOURTH_AT, TARGET_AT = 160, 164, 
 """What a fragment sets aside."""
 NULL_AT, NEVER_AT = 192, 200
 """A null descriptor; and one that no segment has."""
+DONE_AT, FLUSHABLE_AT = 208, 212
+"""What fragments have done that the monitor must know of (INVALIDATED, ROOT_LOADED); whether the supervisor's child has
+pages that a load of CR3 concerns."""
+INVALIDATED, ROOT_LOADED = 1, 2
+TRANSLATED, MAPPED = 1, 2
+"""What is remembered of a linear page's translation: by the monitor alone, or by a child as well."""
 STACK_AT: Final = 0x800
 PRESENT_AT, PRESENT_SIZE = PAGE, 1 << 32 - FRAME_SHIFT
 HIDDEN_AT, HIDDEN_SIZE = PRESENT_AT + PRESENT_SIZE, 1 << 16
@@ -60,7 +66,7 @@ class Cells:
         self._words = area[:PAGE].cast("I")
         self._words[NEVER_AT >> 2] = 1
         self.present = area[PRESENT_AT : PRESENT_AT + PRESENT_SIZE]
-        """By linear page: whether anything is remembered of its translation, here or in the child."""
+        """By linear page: what is remembered of its translation: nothing, TRANSLATED or MAPPED."""
         self.hidden = area[HIDDEN_AT : HIDDEN_AT + HIDDEN_SIZE]
         """By the lower bits of linear addresses: whether an instruction under a jump may be there."""
         self.ports = port_shortcuts.PortShortcuts(area[PORTS_AT:SHARED])
@@ -77,9 +83,10 @@ class Cells:
         """A cell's linear address, as instructions have it."""
         return struct.pack("<I", self.base + offset)
 
-    def enter(self, pending: bool) -> None:
+    def enter(self, pending: bool, flushable: bool) -> None:
         """Before the guest runs: its virtual state."""
         state = self._state
+        self.area[FLUSHABLE_AT] = flushable
         _SIX.pack_into(self.area, 0, state.eflags & (OTHERS | IF), pending, state.cr0, state.cr2, state.cr3, state.cr4)
         loads = [segment.loads for segment in state.segments]
         loads += (state.gdtr.base, state.gdtr.limit)
@@ -104,10 +111,16 @@ class Cells:
         for offset, values in ((SELECTORS_AT, selectors), (TABLES_AT, tables), (LOW_AT, lows), (HIGH_AT, highs)):
             _SIX.pack_into(self.area, offset, *values)
 
-    def leave(self) -> None:
-        """After it ran."""
+    def leave(self) -> int:
+        """After it ran: what fragments have done since."""
         state = self._state
         state.eflags = state.eflags & ~(OTHERS | IF) | self._words[EFLAGS_AT >> 2] & (OTHERS | IF)
+        done = self.area[DONE_AT]
+        if done:
+            self.area[DONE_AT] = 0
+            if done & ROOT_LOADED:
+                state.cr3 = self._words[CR3_AT >> 2]
+        return done
 
     def hide_trap_flag(self) -> None:
         """A fragment is single-stepped: the flags it has saved must not bring TF back."""
@@ -126,13 +139,18 @@ class Cells:
         """Nothing is remembered of any translation."""
         self.present[:] = bytes(PRESENT_SIZE)
 
-    def remember(self, page: int, *, large: bool) -> None:
-        """Something is remembered of the translation of a linear page, by number; of 4 MiB where it is `large`."""
-        if large:
-            first = page & ~(LARGE_PAGES - 1)
-            self.present[first : first + LARGE_PAGES] = b"\1" * LARGE_PAGES
+    def remember(self, page: int, what: int, *, large: bool) -> None:
+        """TRANSLATED or MAPPED is the translation of a linear page, by number; of 4 MiB where it is `large`."""
+        if not large:
+            if self.present[page] < what:
+                self.present[page] = what
+            return
+        first = page & ~(LARGE_PAGES - 1)
+        if what == MAPPED:
+            self.present[first : first + LARGE_PAGES] = bytes([MAPPED]) * LARGE_PAGES
         else:
-            self.present[page] = 1
+            there = bytes(self.present[first : first + LARGE_PAGES])
+            self.present[first : first + LARGE_PAGES] = there.replace(b"\0", bytes([TRANSLATED]))
 
 
 def descriptor_of(segment: Segment) -> tuple[int, int]:

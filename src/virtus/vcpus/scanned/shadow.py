@@ -10,7 +10,7 @@ from typing import Final
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Shadowed
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePages
-from virtus.vcpus.scanned.cells import SHARED, Cells
+from virtus.vcpus.scanned.cells import MAPPED, SHARED, TRANSLATED, Cells
 from virtus.vcpus.scanned.child import CODE_AT, MEMORY_AT
 from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CR4_PGE, CR4_PSE, MASK32, CpuState
 from virtus.vcpus.scanned.memory_access import (
@@ -179,11 +179,11 @@ class Shadow:
     def note(self, space: AddressSpace, page: int, shadowed: Shadowed, *, global_: bool) -> None:
         """Remember what of the guest was mapped at a linear page, by number."""
         space.note(page, shadowed, flushable=not global_)
-        self._cells.remember(shadowed.source, large=is_large(shadowed.key))
+        self._cells.remember(shadowed.source, MAPPED, large=is_large(shadowed.key))
 
     def note_translation(self, page: int) -> None:
         """Somebody else remembers the translation of a linear page."""
-        self._cells.remember(page, large=is_large(self._key(page)))
+        self._cells.remember(page, TRANSLATED, large=is_large(self._key(page)))
 
     def _check(self, space: AddressSpace) -> None:
         """Keep of the pages that are not global those that the page tables have as they were."""

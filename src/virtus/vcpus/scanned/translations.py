@@ -19,19 +19,24 @@ from virtus.vcpus.scanned.cells import (
     CR2_AT,
     CR3_AT,
     CR4_AT,
+    DONE_AT,
     EAX_AT,
     EFLAGS_AT,
     ESP_AT,
     FIRST_AT,
+    FLUSHABLE_AT,
     FOURTH_AT,
     HIDDEN_AT,
     HIGH_AT,
+    INVALIDATED,
     LOW_AT,
+    MAPPED,
     NATIVE,
     OTHERS,
     PENDING_AT,
     PORTS_AT,
     PRESENT_AT,
+    ROOT_LOADED,
     SECOND_AT,
     SELECTORS_AT,
     STACK_AT,
@@ -264,16 +269,33 @@ def _encoded(instruction: Instruction) -> bytes:
 
 
 def _invlpg(into: Fragment, instruction: Instruction) -> None:
-    """INVLPG of a page of which nothing is remembered."""
+    """INVLPG of a page that no child has mapped; what the monitor remembers it forgets before it uses it."""
     raw = _encoded(instruction)  # 0F 01 /7
     into.save_eax(instruction.ip32)
     into.emit(b"\x8d", bytes([raw[2] & ~0x38]), raw[3:])  # lea eax, [...]
     into.own_stack()
-    into.emit(b"\xc1\xe8", bytes([FRAME_SHIFT]), b"\x80\xb8", PRESENT_AT, b"\0")  # cmp byte [PRESENT + eax], 0
-    into.hard_unless_equal()
+    into.emit(
+        b"\xc1\xe8", bytes([FRAME_SHIFT]), b"\x80\xb8", PRESENT_AT, bytes([MAPPED])
+    )  # cmp byte [PRESENT + eax], MAPPED
+    into.hard_if(JAE)
     into.hard_case(Trap(instruction.ip32, False, False))
+    into.emit(b"\x80\x0d", DONE_AT, bytes([INVALIDATED]))  # or byte [DONE], INVALIDATED
     into.restore_eax()
     into.guest_stack()
+
+
+def _load_root(into: Fragment, instruction: Instruction) -> None:
+    """MOV to CR3 while the supervisor's child has nothing but global pages: users' are looked at when they run next."""
+    into.save_eax(instruction.ip32)
+    into.emit(b"\x8b", bytes([0xC0 | instruction.op1_register - Register.EAX]), b"\xa3", FIRST_AT)  # mov eax, r32
+    into.own_stack()
+    into.emit(b"\x80\x3d", FLUSHABLE_AT, b"\0")  # cmp byte [FLUSHABLE], 0
+    into.hard_unless_equal()
+    into.hard_case(Trap(instruction.ip32, False, False))
+    into.emit(b"\xa1", FIRST_AT, b"\xa3", CR3_AT)
+    into.emit(b"\x80\x0d", DONE_AT, bytes([ROOT_LOADED]))  # or byte [DONE], ROOT_LOADED
+    into.guest_stack()
+    into.restore_eax()
 
 
 def _port(into: Fragment, instruction: Instruction, number: int, flag: int) -> None:
@@ -347,6 +369,8 @@ def translation(instruction: Instruction) -> Translate | None:
         source = instruction.op1_register
         if first in _LOADED:
             return _load_segment if source in _GENERAL | _WORDS else None
+        if first == Register.CR3:
+            return _load_root if source in _GENERAL else None
         if Register.EAX <= first <= Register.EDI and (Register.ES <= source <= Register.GS or source in CONTROLS):
             return _store
     if mnemonic in (Mnemonic.IN, Mnemonic.OUT):

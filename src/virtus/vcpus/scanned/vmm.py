@@ -20,7 +20,7 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
 from virtus.vcpus.scanned.breakpoints import START, SUPERVISOR, USER, CodePage, CodePages
-from virtus.vcpus.scanned.cells import SHARED, Cells
+from virtus.vcpus.scanned.cells import ROOT_LOADED, SHARED, Cells
 from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
 from virtus.vcpus.scanned.cpu_state import (
     BIG,
@@ -150,7 +150,7 @@ class Monitor:
         if patched:
             if space.epoch != self._patched_epoch and not self._show_patches(space):
                 patched = False
-            self.cells.enter(not state.eflags & IF and self.pending())
+            self.cells.enter(not state.eflags & IF and self.pending(), bool(space.flushable))
         bias = 0 if space.flat else space.bias
         registers.load(child.regs, state, bias)
         before = perf_counter_ns()
@@ -163,7 +163,7 @@ class Monitor:
             regs[r.RAX] = regs[r.ORIG_RAX]
         eip = registers.store(regs, state)
         if patched:
-            self.cells.leave()
+            self._leave_cells()
             inside = self._inside_patch(space, stopped, eip)
             if inside is not None:
                 return inside if isinstance(inside, Stop) else None
@@ -182,6 +182,14 @@ class Monitor:
             state.eip = eip - 2 & MASK32  # SYSCALL, SYSENTER and INT n are two bytes long
             self.counts["system calls refused"] += 1
         return Stop.EVALUATE
+
+    def _leave_cells(self) -> None:
+        """Take over what fragments have done."""
+        done = self.cells.leave()
+        if done & ROOT_LOADED:
+            self.memory.flush()
+        elif done:
+            self.memory.forget()
 
     def _move_numeric_state(self, space: AddressSpace) -> None:
         """Floating-point and vector registers go where they are about to be used; the supervisor's code that does
@@ -290,7 +298,7 @@ class Monitor:
                 return Stop.TICK
             stopped = child.go(ptrace.PTRACE_SINGLESTEP)
             eip = registers.store(regs, state)
-            self.cells.leave()
+            self._leave_cells()
             self.cells.hide_trap_flag()
             if stopped == signal.SIGTRAP and child.siginfo()[0] != SI_KERNEL:  # a step, no breakpoint
                 if not self.patches.inside(eip):
