@@ -40,6 +40,8 @@ def process() -> Process:
         ("a..\\b", "Z:\\home\\me\\a..\\b"),
         ("...", "Z:\\home\\me"),
         ("a \\b", "Z:\\home\\me\\a \\b"),
+        ("a\\b \\.", "Z:\\home\\me\\a\\b"),
+        (" /.", "Z:\\home\\me"),
         ("nul", "\\\\.\\nul"),
         ("dir\\NUL.txt", "\\\\.\\NUL"),
         ("com1:", "\\\\.\\com1"),

@@ -13,8 +13,10 @@ from tests.win32.fake_engine import FakeEngine, call, new_thread, room, wide
 from virtus.personalities.win32 import (
     completion,
     name_resolution,
+    nt_files,
     socket_addresses,
     socket_overlapped,
+    socket_polls,
     socket_transfer,
     winsock,
 )
@@ -23,7 +25,7 @@ from virtus.personalities.win32.socket_addresses import AF_INET, AF_INET6, BadAd
 from virtus.personalities.win32.sockets import Socket
 
 INVALID, ERROR = 2**64 - 1, -1
-MODULES = (completion, name_resolution, socket_overlapped, socket_transfer, winsock)
+MODULES = (completion, name_resolution, nt_files, socket_polls, socket_overlapped, socket_transfer, winsock)
 FIONBIO, FIONREAD = 0x8004667E - 2**32, 0x4004667F
 
 
@@ -289,3 +291,85 @@ def test_overlapped_operations_end_through_a_port(thread: Thread) -> None:
     assert call(thread, "WSARecv", accepted, parts, 1, 0, flags, blocks[2], 0) == ERROR
     assert call(thread, "CancelIoEx", accepted, blocks[2]) == 1
     assert completed(thread, port)[:2] == (3, blocks[2])
+
+
+class EventLoop:
+    """What mio and libuv do: a port, the device behind sockets, and one poll at a time of each socket."""
+
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+        name = "\\Device\\Afd\\Mio".encode("utf-16-le")
+        text = room(thread, struct.pack("<HHIQ", len(name), len(name), 0, room(thread, name)))
+        attributes = room(thread, struct.pack("<IIQQIIQQ", 48, 0, 0, text, 0, 0, 0, 0))
+        device, block = room(thread, 8), room(thread, 16)
+        arguments = (device, 0x100000, attributes, block, 0, 0, 3, 1, 0, 0, 0)
+        assert call(thread, "NtCreateFile", *arguments) == 0
+        self.device = thread.memory.u64(device)
+        self.port = call(thread, "CreateIoCompletionPort", INVALID, 0, 0, 0)
+        assert call(thread, "CreateIoCompletionPort", self.device, self.port, 77, 0) == self.port
+        assert call(thread, "SetFileCompletionNotificationModes", self.device, 2) == 1
+
+    def poll(self, handle: int, events: int, timeout: int = 2**63 - 1) -> tuple[int, int]:
+        """A request's status and its block, which the information follows."""
+        block = room(self.thread, bytes(16) + struct.pack("<qIIQII", timeout, 1, 0, handle, events, 0))
+        words = (self.device, 0, 0, block, block, 0x12024, block + 16, 32, block + 16, 32)
+        return call(self.thread, "NtDeviceIoControlFile", *words) & 0xFFFF_FFFF, block
+
+    def completed(self, block: int) -> tuple[int, int]:
+        """The status and the events of the next request that is completed, which is that one."""
+        entries, count = room(self.thread, 64), room(self.thread, 4)
+        assert call(self.thread, "GetQueuedCompletionStatusEx", self.port, entries, 2, count, 20_000, 0) == 1
+        key, overlapped = struct.unpack("<QQ", self.thread.memory.read(entries, 16))
+        assert (key, overlapped, self.thread.memory.u32(count)) == (77, block, 1)
+        return self.thread.memory.u64(block) & 0xFFFF_FFFF, self.thread.memory.u32(block + 16 + 24)
+
+
+RECEIVE, SEND, DISCONNECT, LOCAL_CLOSE, ACCEPT, CONNECT_FAIL, PENDING = 1, 4, 8, 0x20, 0x80, 0x100, 0x103
+
+
+def test_an_event_loop_polls_sockets_by_their_device(thread: Thread) -> None:
+    loop = EventLoop(thread)
+    server, port = listening(thread)
+    status, waiting = loop.poll(server, ACCEPT)
+    assert status == PENDING
+    client = call(thread, "socket", AF_INET, 1, 6)
+    assert call(thread, "ioctlsocket", client, FIONBIO, room(thread, struct.pack("<I", 1))) == 0
+    call(thread, "connect", client, address(thread, port), 16)
+    assert loop.completed(waiting) == (0, ACCEPT)
+    status, sending = loop.poll(client, SEND | CONNECT_FAIL)
+    assert status in (0, PENDING)
+    assert loop.completed(sending) == (0, SEND)
+    other = call(thread, "accept", server, 0, 0)
+    status, reading = loop.poll(other, RECEIVE | DISCONNECT)
+    assert status == PENDING
+    assert call(thread, "send", client, room(thread, b"a"), 1, 0) == 1
+    assert loop.completed(reading) == (0, RECEIVE)
+    assert call(thread, "recv", other, room(thread, 8), 8, 0) == 1
+    status, reading = loop.poll(other, RECEIVE | DISCONNECT)
+    assert status == PENDING
+    assert call(thread, "closesocket", client) == 0
+    assert loop.completed(reading) == (0, RECEIVE | DISCONNECT)
+    status, now = loop.poll(server, ACCEPT, timeout=0)
+    assert status == 0
+    assert loop.completed(now) == (0, 0)
+
+
+def test_polls_of_sockets_end_with_them_or_when_cancelled(thread: Thread) -> None:
+    loop = EventLoop(thread)
+    server, _ = listening(thread)
+    status, first = loop.poll(server, ACCEPT)
+    assert status == PENDING
+    assert call(thread, "NtCancelIoFileEx", loop.device, first, room(thread, 16)) == 0
+    assert loop.completed(first)[0] == 0xC0000120  # STATUS_CANCELLED
+    status, second = loop.poll(server, ACCEPT)
+    assert status == PENDING
+    assert call(thread, "closesocket", server) == 0
+    assert loop.completed(second) == (0, LOCAL_CLOSE)
+    assert loop.poll(server, ACCEPT)[0] == 0xC0000008  # STATUS_INVALID_HANDLE
+    closed = call(thread, "socket", AF_INET, 1, 6)
+    assert call(thread, "ioctlsocket", closed, FIONBIO, room(thread, struct.pack("<I", 1))) == 0
+    call(thread, "connect", closed, address(thread, 1), 16)
+    status, third = loop.poll(closed, SEND | CONNECT_FAIL)
+    assert status in (0, PENDING)
+    assert loop.completed(third) == (0, CONNECT_FAIL)
+    assert call(thread, "CloseHandle", loop.device) == 1

@@ -181,9 +181,8 @@ RtlUTF8ToUnicodeN RtlUnicodeToUTF8N RtlUniform RtlUpcaseUnicodeChar RtlWaitOnAdd
 RtlWakeAddressSingle _vsnprintf
 """,
     "nt_files": """
-NtCreateFile NtCreateNamedPipeFile NtDeleteFile NtDeviceIoControlFile NtFlushBuffersFile NtOpenFile
-NtQueryAttributesFile NtQueryDirectoryFile NtQueryDirectoryFileEx NtQueryFullAttributesFile NtQueryInformationFile
-NtSetInformationFile
+NtCreateFile NtCreateNamedPipeFile NtDeleteFile NtFlushBuffersFile NtOpenFile NtQueryAttributesFile
+NtQueryDirectoryFile NtQueryDirectoryFileEx NtQueryFullAttributesFile NtQueryInformationFile NtSetInformationFile
 """,
     "nt_volumes": """
 DeviceIoControl NtFsControlFile NtQueryVolumeInformationFile
@@ -257,6 +256,9 @@ Thread32First Thread32Next
 """,
     "socket_overlapped": """
 AcceptEx ConnectEx DisconnectEx GetAcceptExSockaddrs WSAGetOverlappedResult
+""",
+    "socket_polls": """
+NtDeviceIoControlFile
 """,
     "socket_transfer": """
 WSACloseEvent WSACreateEvent WSAEnumNetworkEvents WSAEventSelect WSAPoll WSARecv WSARecvFrom WSAResetEvent WSASend

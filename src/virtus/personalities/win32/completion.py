@@ -118,10 +118,12 @@ def start(
     *,
     write: bool,
     fd: int = -1,
+    events: int = 0,
 ) -> int:
     """Begin an operation. `attempt` gives bytes and error when it could be done, None while it would have to wait.
 
-    `fd` is the descriptor to wait for, where it is not the file's. Returns 0, or an error: ERROR_IO_PENDING for an
+    `fd` is the descriptor to wait for, where it is not the file's, and `events` what of poll(2) to wait for, where that
+    is neither reading nor writing alone. Returns 0, or an error: ERROR_IO_PENDING for an
     operation that goes on; any other is not told elsewhere.
     """
     event = thread.process.handles.get(request.event & ~1) if request.event else None
@@ -145,7 +147,7 @@ def start(
         _end(operation, *outcome)
         return True
 
-    operation = Operation(thread, file, request, descriptors.Waiting(file.fd if fd < 0 else fd, write, later))
+    operation = Operation(thread, file, request, descriptors.Waiting(file.fd if fd < 0 else fd, write, later, events))
     with waiting.lock(thread.process):
         state.of(thread.process, Operations).pending.append(operation)
         file.busy += 1

@@ -13,8 +13,7 @@ from typing import Final
 from virtus.personalities.win32 import state
 from virtus.personalities.win32.process import Process, Thread
 
-READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
-WRITABLE: Final = select.POLLOUT | select.POLLHUP | select.POLLERR
+ENDED: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 def ready(fd: int, *, write: bool) -> bool:
@@ -25,10 +24,12 @@ def ready(fd: int, *, write: bool) -> bool:
 
 
 class Waiting:
-    """One operation that waits. `attempt` is called when the descriptor is ready, until it gives true."""
+    """One operation that waits. `attempt` is called when the descriptor is ready, until it gives true: for reading or
+    writing, or for other events of poll(2)."""
 
-    def __init__(self, fd: int, write: bool, attempt: Callable[[], bool]) -> None:
-        self.fd, self.write, self.attempt = fd, write, attempt
+    def __init__(self, fd: int, write: bool, attempt: Callable[[], bool], events: int = 0) -> None:
+        self.fd, self.attempt = fd, attempt
+        self.events = events or (select.POLLOUT if write else select.POLLIN)
 
 
 class Descriptors:
@@ -61,6 +62,11 @@ class Descriptors:
         self._stir()
         return True
 
+    def look_again(self) -> None:
+        """A descriptor that somebody may wait for has been closed."""
+        if self._started:
+            self._stir()
+
     def _stir(self) -> None:
         try:
             os.write(self._writer, b"\0")
@@ -74,7 +80,7 @@ class Descriptors:
             poll = select.poll()
             masks = {self._reader: select.POLLIN}
             for each in waiting:
-                masks[each.fd] = masks.get(each.fd, 0) | (select.POLLOUT if each.write else select.POLLIN)
+                masks[each.fd] = masks.get(each.fd, 0) | each.events
             for fd, mask in masks.items():
                 poll.register(fd, mask)
             found = dict(poll.poll())
@@ -82,7 +88,7 @@ class Descriptors:
                 os.read(self._reader, 4096)
             for each in waiting:
                 events = found.get(each.fd, 0)
-                if events & (WRITABLE if each.write else READABLE) or events & select.POLLNVAL:
+                if events & (each.events | ENDED):
                     self._try(each)
 
     def _try(self, each: Waiting) -> None:

@@ -5,7 +5,6 @@
 
 import os
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from virtus.personalities.win32 import (
@@ -68,10 +67,7 @@ DIRECTORY_KINDS: Final = frozenset((DIRECTORY, FULL, BOTH, NAMES, ID_BOTH, ID_FU
 RESTART_SCAN, SINGLE_ENTRY = 1, 2
 LONGEST_NAME: Final = 0x7FFF
 
-Device = Callable[[Thread, str, bool], int]
-DEVICES: Final[dict[str, Device]] = {}
-"""Other devices by the upper-case beginning of their name: what opens one gets the thread, the name and whether the
-handle is inherited, and gives a handle, or 0. Entered by the modules that have them."""
+AFD: Final = "\\DEVICE\\AFD"
 
 
 class PipeRoot:
@@ -138,10 +134,10 @@ def _create(
         return _opened(thread, result, block, handle, OPENED)
     if name.upper() + "\\" in (NAMED_PIPES, NAMED_PIPES + "\\") and not root:
         return _opened(thread, result, block, thread.process.handles.add(PipeRoot(), inheritable=inherit), OPENED)
-    for start, device in DEVICES.items():
-        if not root and name.upper().startswith(start):
-            handle = device(thread, name, inherit)
-            return _opened(thread, result, block, handle, OPENED) if handle else 0xC000_0034
+    if not root and name.upper().startswith(AFD):
+        from virtus.personalities.win32 import socket_polls  # few programs have sockets
+
+        return _opened(thread, result, block, socket_polls.open_device(thread, inheritable=inherit), OPENED)
     if disposition not in DISPOSITIONS:
         return ntstatus.INVALID_PARAMETER
     try:
@@ -173,9 +169,6 @@ def _create(
         return status_of(failure)
     replaced = disposition in (SUPERSEDE, OVERWRITE, OVERWRITE_IF)
     return _opened(thread, result, block, handle, (OVERWRITTEN if replaced else OPENED) if there else CREATED)
-
-
-STATUS_INVALID_DEVICE_REQUEST: Final = -0x3FFFFFF0
 
 
 @api("NTSTATUS NtCreateFile(HANDLE *file, ACCESS_MASK access, LPVOID attributes, LPVOID block, LARGE_INTEGER *size,"
@@ -396,14 +389,3 @@ def nt_flush_buffers_file(thread: Thread, file: int, block: int) -> int:
         except OSError as error:
             return status_of(errors.of_errno(error.errno or 0))
     return _finish(thread, block, 0)
-
-
-@api("NTSTATUS NtDeviceIoControlFile(HANDLE file, HANDLE event, LPVOID routine, LPVOID context, LPVOID block,"
-     " ULONG code, LPVOID input, ULONG input_size, LPVOID output, ULONG output_size)", "ntdll",
-     note="no device has requests of its own")  # fmt: skip
-def nt_device_io_control_file(
-    thread: Thread, file: int, event: int, routine: int, context: int, block: int, code: int, input: int,
-    input_size: int, output: int, output_size: int,
-) -> int:  # fmt: skip
-    """Refuse."""
-    return STATUS_INVALID_DEVICE_REQUEST

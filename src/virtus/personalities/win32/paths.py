@@ -93,6 +93,10 @@ def _resolved(rest: str) -> list[str]:
         elif part not in ("", "."):
             single = part.endswith(".") and not part.endswith("..")
             parts.append(part[:-1] if single else part)
+    while parts and not rest.endswith("\\") and parts[-1][-1:] in (" ", "."):  # what "." or ".." has left at the end
+        parts[-1] = parts[-1].rstrip(" .")
+        if not parts[-1]:
+            parts.pop()
     return parts
 
 

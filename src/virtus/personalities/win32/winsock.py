@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
 
-from virtus.personalities.win32 import handle_functions, socket_addresses, sockets, state
+from virtus.personalities.win32 import descriptors, handle_functions, socket_addresses, sockets, state
 from virtus.personalities.win32.process import Thread
 from virtus.personalities.win32.socket_addresses import (
     AF_INET,
@@ -148,6 +148,7 @@ def closesocket(thread: Thread, handle: int) -> None:
     """The host's is closed with the last handle."""
     sockets.of(thread, handle)
     handle_functions.close(thread, handle)
+    descriptors.of(thread.process).look_again()
     thread.engine.wake()
 
 
