@@ -68,6 +68,12 @@ class StoppedContext:
     def set_gdt(self, frames: list[int]) -> None:
         self.gdt = frames
 
+    def enter_at(self, stack: int, call: int, fault: int, info: int) -> None:
+        self.entries = (stack, call, fault, info)
+
+    def stack_at(self, stack: int) -> None:
+        pass
+
     def load_user_gs(self, selector: int, descriptor: int) -> None:
         self.user_gs_base = descriptor
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ from typing import Any
 import pytest
 
 from tests.xen import kernels
+from tests.xen.mini_guest import machine
 from virtus.errors import GuestNotFound, GuestNotRunnable, UsageError
 from virtus.machine.machine_spec import DiskSpec, MachineSpec, parse_disk, parse_memory
 from virtus.techniques.paravirt import TECHNIQUE, command_line
 
 TIMEOUT_S = 120
+CALLS_OF_GATES = 20_000  # in gates.c
 BOOT = """
 import json, os, sys
 from pathlib import Path
@@ -74,7 +77,8 @@ poweroff -f
     assert time.strftime("\n%Y\n", time.gmtime()) in shown
     assert shown.count("32 bits on\n") == 2 and "\n7\n" in shown
     assert report["status"] == 0
-    assert report["exits"]["hypercall"] == sum(report["calls"].values()) - report["calls"]["system call of a program"]
+    calls = report["calls"]
+    assert report["exits"]["hypercall"] == sum(calls.values()) - calls.get("system call of a program", 0)
     assert not [note for note in report["notes"] if "refused" in note]
 
 
@@ -237,3 +241,23 @@ poweroff -f
     assert len({line for line in lines if line.endswith("/bin/busybox")}) == 1
     assert lines.index("0-1,3") < lines.index("0-3")
     assert lines.count("called") == 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_programs_reach_their_kernel_unharmed_and_harm_nobody_on_the_way(tmp_path: Path) -> None:
+    """Registers, and what jumps into the hypervisor's pages do; see gates.c."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc to build tests/xen/gates.c")
+    program = tmp_path / "gates"
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, Path(__file__).with_name("gates.c")], check=True)
+    shown, report = boot(
+        kernels.ramdisk("gates\necho alive\npoweroff -f\n", tmp_path / "initrd", files={"bin/gates": program})
+    )
+    assert "registers spoiled: 0, interrupted: often\n" in shown
+    assert "came back from there: 0\nreturned nowhere: Segmentation fault\nalive\n" in shown
+    assert report["status"] == 0
+    with machine() as (vcpu, _, _):
+        inner = vcpu.gates is not None
+    calls = report["calls"].get("system call of a program", 0)
+    assert calls < CALLS_OF_GATES if inner else calls > CALLS_OF_GATES

@@ -22,6 +22,7 @@ from virtus.host.cpuid import Leaf
 from virtus.host.thread_timer import ThreadTimer
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
+from virtus.vcpus import inner_gates
 from virtus.vcpus import monitor_pages as pages
 from virtus.vcpus.kvm_context import FIXED_FLAGS, NULL, R11, RAX, RBX, RCX, RFLAGS, RIP, RSI, RSP, KvmContext
 from virtus.vcpus.monitor_pages import MonitorPages
@@ -42,6 +43,8 @@ MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK = 0xC0000081, 0xC0000082, 0xC00
 SYSCALL_MASK: Final = 0x47700  # the flags that syscall clears: AC NT DF IF TF and the I/O privilege level
 FLAGS_OF_RING3: Final = 0x250DD5 & ~0x3000  # what a guest may set: no interrupt flag, no I/O privilege level
 USER_CODE32: Final = 0x23
+SOON: Final = 500_000
+"""Nanoseconds after which to interrupt the guest again, when it could not be answered."""
 IMMEDIATE_PORT: Final = (b"\xe4", b"\xe5", b"\xe6", b"\xe7")  # in and out with the port in the instruction
 
 
@@ -94,9 +97,14 @@ class KvmVcpu:
         self._direct_root = self.pages.make_direct_root()
         self._list = pool.take(LIST_PAGES)
         self.shadowed = self.has_syscall32 = False
+        self.gates: memoryview | None = None  # the words of inner_gates, where its gates are open
+        self._call_gate = pages.STUBS
         try:
             self._set_up(cpuid, indexed)
             self.shadowed = self._find_shadow(pool)
+            if self.shadowed and self._stays_at_ring3 and processors == 1:  # their words are one processor's
+                self._call_gate, self.gates = self.pages.open_inner_gates()
+                self.processor.set_msrs({MSR_LSTAR: self._call_gate})
         except (HostLacks, MachineBroken):
             self.close()
             raise
@@ -152,7 +160,7 @@ class KvmVcpu:
             processor.set_msrs(
                 {
                     MSR_STAR: (pages.CODE3_32 & 0xFFFF) << 48 | pages.CODE0 << 32,
-                    MSR_LSTAR: pages.STUBS,
+                    MSR_LSTAR: self._call_gate,
                     MSR_SYSCALL_MASK: SYSCALL_MASK,
                 }
             )
@@ -187,6 +195,7 @@ class KvmVcpu:
         for _ in range(2):
             if self.run().reason is not Reason.HYPERCALL:
                 raise HostLacks("starting a virtual processor", "KVM does not run ring 3 as this technique needs it")
+            self._stays_at_ring3 = bool(self.processor.sregs[kvm.CS_AT + 12] & 3)  # where `syscall` leads to
             seen.append(self.context.regs[RAX])
             memory.entries(level1)[2] = other << FRAME_SHIFT | inside
             self.context.flush()
@@ -199,6 +208,8 @@ class KvmVcpu:
         context, processor = self.context, self.processor
         if context.sleeping is not None:
             return self._sleep(context.sleeping)
+        if self.gates is not None:
+            context.give_state(self.gates)
         if self.flush_wanted:
             if self.changed and self.shadowed:
                 self._store_again()
@@ -212,13 +223,18 @@ class KvmVcpu:
             except InterruptedError:
                 signal.sigtimedwait(KICKS, 0)
                 self._wake_at = None
+                if self.gates is not None:
+                    context.take_state(self.gates)
                 if self._must_go_on():
+                    self._timer.set(SOON)  # it need not come out by itself
                     continue
                 self._exit.reason, self._exit.number = Reason.EVENT, 0
                 self._take_selectors()
                 return self._exit
             except OSError as error:
                 raise MachineBroken("running the guest", f"KVM_RUN: {error.strerror}") from error
+            if self.gates is not None:
+                context.take_state(self.gates)
             reason = processor.exit_reason[0]
             if reason == kvm.EXIT_IO:
                 return self._through_gate()
@@ -229,9 +245,12 @@ class KvmVcpu:
     def _load_segments(self) -> None:
         """Code and stack segments of whoever is to run; all registers count."""
         context, sregs = self.context, self.processor.sregs
-        if context.kernel:
+        if context.kernel and not context.inner:
             sregs[kvm.CS_AT : kvm.CS_AT + 24] = KERNEL_CODE
             sregs[kvm.SS_AT : kvm.SS_AT + 24] = KERNEL_STACK
+        elif context.kernel:  # as its programs: an inner gate leads from one to the other with what is loaded
+            sregs[kvm.CS_AT : kvm.CS_AT + 24] = USER_CODE
+            sregs[kvm.SS_AT : kvm.SS_AT + 24] = USER_STACK
         else:
             sregs[kvm.CS_AT : kvm.CS_AT + 24] = USER_CODE_32 if context.code_selector == USER_CODE32 else USER_CODE
             sregs[kvm.SS_AT : kvm.SS_AT + 24] = USER_STACK
@@ -256,6 +275,10 @@ class KvmVcpu:
         stub, beyond = divmod(regs[RIP] - pages.STUBS, pages.STUB_SIZE)
         if not 0 <= stub <= pages.INT80_STUB or beyond > 2 or self.processor.io_port[0] != pages.PORT:
             return self._foreign_port()
+        if stub == pages.RETURN_STUB and context.kernel and regs[RSP] - pages.STACK in range(PAGE):
+            regs[RSP], regs[RAX] = regs[RAX], inner_gates.RETURN_CALL
+            exit.reason, exit.number = Reason.HYPERCALL, inner_gates.RETURN_CALL
+            return exit
         if stub in (pages.SYSCALL_STUB, pages.SYSCALL32_STUB):
             self._comes_out_behind = beyond > 0
             exit.reason, exit.number = (Reason.HYPERCALL if context.kernel else Reason.SYSCALL), regs[RAX] & 0xFFFFFFFF

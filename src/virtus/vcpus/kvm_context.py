@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from virtus.host import kvm
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.memory.x86_paging import FRAME_MASK, NO_EXECUTE, translate
+from virtus.vcpus import inner_gates
 from virtus.vcpus import monitor_pages as pages
 
 if TYPE_CHECKING:
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP = range(8)
 R8, R9, R10, R11, R12, R13, R14, R15, RIP, RFLAGS = range(8, 18)
 ACCESSED_AND_DIRTY: Final = 0x60
+FLAT_CODE: Final = 0x0020_F800_0000_0000  # present, ring 3, code, 64-bit
+FLAT_DATA: Final = 0x0000_F200_0000_0000  # present, ring 3, writable data
 FIXED_FLAGS: Final = 0x202  # interrupts stay on for the host; bit 1 is always set
 MSR_TSC: Final = 0x10
+MSR_KERNEL_GS_BASE: Final = 0xC0000102
 NULL: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 0, 3, 1, 3, 1, 1, 0, 1, 0, 0, 0)
 
 
@@ -37,7 +41,11 @@ class KvmContext:
         self.error_code = 0
         self.code_selector, self.stack_selector = pages.CODE3, pages.DATA3
         self.compatibility = False  # the SYSCALL came from 32-bit code
-        self._other_gs_base = 0
+        self._gs_kept: int | None = 0  # the other base of GS, None: only the processor knows it
+        self._gs_to_load = False
+        self._entries = (0, 0, 0, 0)
+        self._selectors_fit = False
+        self._info_shown = 0
         self.sleeping: tuple[list[int], int | None] | None = None
 
     @property
@@ -84,6 +92,59 @@ class KvmContext:
     @user_gs_base.setter
     def user_gs_base(self, base: int) -> None:
         self._other_gs_base = base
+
+    @property
+    def _other_gs_base(self) -> int:
+        if self._gs_kept is None:
+            self._gs_kept = self._vcpu.processor.get_msr(MSR_KERNEL_GS_BASE)
+        return self._gs_kept
+
+    @_other_gs_base.setter
+    def _other_gs_base(self, base: int) -> None:
+        self._gs_kept, self._gs_to_load = base, True
+
+    def enter_at(self, stack: int, call: int, fault: int, info: int) -> None:
+        """Where the guest's kernel wants to be entered for a call and a page fault of its programs (0: nowhere), its
+        stack then, and the physical address of its struct vcpu_info. Both entries mask events."""
+        self._entries = (stack & ~15, call, fault, info)
+
+    def stack_at(self, stack: int) -> None:
+        """Another stack to enter on."""
+        self._entries = (stack & ~15, *self._entries[1:])
+
+    @property
+    def inner(self) -> bool:
+        """Whether a gate of `inner_gates` may lead from the guest's kernel to its program."""
+        return self._vcpu.gates is not None and all(self._entries) and self._selectors_fit and bool(self.user_root)
+
+    def give_state(self, words: memoryview) -> None:
+        """Before the guest goes on: what its inner gates are to know."""
+        word, vcpu = inner_gates.WORD, self._vcpu
+        stack, call, fault, info = self._entries
+        words[word["stack"]], words[word["call"]], words[word["fault"]] = stack, call, fault
+        if info != self._info_shown:
+            entry = vcpu.pages.show_info(info)
+            if self._info_shown:
+                vcpu.changed.append(entry)
+                vcpu.want_flush()
+            self._info_shown = info
+        words[word["kernel_root"]], words[word["user_root"]] = self.kernel_root, self.user_root
+        inner = self.inner
+        if self.kernel:
+            words[0] = inner_gates.KERNEL_READY if inner else inner_gates.KERNEL
+        else:
+            fits = inner and self.code_selector == inner_gates.USER_CODE
+            fits = fits and self.stack_selector == inner_gates.USER_STACK
+            fits = fits and not vcpu.memory.bytes[self._entries[3] + inner_gates.MASK_AT]
+            words[0] = inner_gates.PROGRAM if fits else inner_gates.PROGRAM_LEAVES
+        if self._gs_to_load:
+            vcpu.processor.set_msrs({MSR_KERNEL_GS_BASE: self._gs_kept or 0})
+            self._gs_to_load = False
+
+    def take_state(self, words: memoryview) -> None:
+        """The guest has come out: who was running."""
+        self.kernel = words[0] in inner_gates.OF_KERNEL
+        self._gs_kept = None
 
     def load_user_gs(self, selector: int, descriptor: int) -> None:
         """Load the programs' GS from a segment descriptor, or make it null (selector 0), while the kernel runs.
@@ -168,6 +229,9 @@ class KvmContext:
         """The guest's segment descriptors, page by page; whoever gives them has checked each."""
         self._vcpu.changed += self._vcpu.pages.set_gdt(frames, self.ident)
         self._vcpu.want_flush()
+        first = self._vcpu.memory.entries(frames[0]) if frames else [0] * 7
+        code, data = first[inner_gates.USER_CODE >> 3], first[inner_gates.USER_STACK >> 3]
+        self._selectors_fit = code & FLAT_CODE == FLAT_CODE and data & FLAT_DATA == FLAT_DATA
 
     def entry_changed(self, address: int, old: int, new: int) -> None:
         """A page table entry at this physical address was changed by us, and the guest may have been using it.

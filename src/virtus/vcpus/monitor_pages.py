@@ -11,6 +11,7 @@ from typing import Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
+from virtus.vcpus import inner_gates
 
 PRESENT, WRITABLE, USER, LARGE = 1, 2, 4, 0x80
 L4_SLOT: Final = 257
@@ -19,8 +20,14 @@ BASE: Final = 0xFFFF_8080_0000_0000  # slot 257, sign-extended
 STUBS: Final = BASE
 IDT: Final = BASE + 0x1000
 TSS: Final = BASE + 0x2000
+GATES: Final = BASE + 0x3000
 STACK: Final = BASE + 0x4000
 STACK_TOP: Final = STACK + PAGE
+WORDS: Final = BASE + 0x5000
+WORDS_SHOWN: Final = BASE + 0x6000
+"""The same page: ring 0 writes, ring 3 reads (see inner_gates)."""
+INFO: Final = BASE + 0x8000
+"""The page with the guest's struct vcpu_info."""
 GDT: Final = BASE + 0x10_0000
 DIRECT_SLOT: Final = 262
 DIRECT: Final = 0xFFFF_8300_0000_0000
@@ -28,7 +35,7 @@ DIRECT: Final = 0xFFFF_8300_0000_0000
 
 PORT: Final = 0xE0
 STUB_SIZE: Final = 16
-SYSCALL_STUB, SYSCALL32_STUB, WRITER_STUB = 0, 1, 2
+SYSCALL_STUB, SYSCALL32_STUB, WRITER_STUB, RETURN_STUB = 0, 1, 2, 7
 VECTOR_STUB: Final = 16
 VECTORS: Final = 32
 INT80: Final = 0x80
@@ -37,6 +44,7 @@ OUT_AND_STOP: Final = bytes((0xE6, PORT, 0xF4))  # out PORT, al;  hlt
 #   next: mov rdi, [rsi];  mov rax, [rsi+8];  mov [rdi], rax;  add rsi, 16;  dec rcx;  jnz next;  out PORT, al;  hlt
 WRITER: Final = bytes.fromhex("488b3e 488b4608 488907 4883c610 48ffc9 75ed") + OUT_AND_STOP
 WRITER_END: Final = STUBS + WRITER_STUB * STUB_SIZE + len(WRITER) - len(OUT_AND_STOP)
+BREAKPOINT, PAGE_FAULT = 3, 14
 ERROR_CODE_VECTORS: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
 
 GDT_PAGES: Final = 16
@@ -87,7 +95,7 @@ class MonitorPages:
 
     def _make_stubs(self) -> None:
         code = bytearray(PAGE)
-        stubs = [SYSCALL_STUB, SYSCALL32_STUB, *range(VECTOR_STUB, VECTOR_STUB + VECTORS), INT80_STUB]
+        stubs = [SYSCALL_STUB, SYSCALL32_STUB, RETURN_STUB, *range(VECTOR_STUB, VECTOR_STUB + VECTORS), INT80_STUB]
         for stub in stubs:
             code[stub * STUB_SIZE : stub * STUB_SIZE + len(OUT_AND_STOP)] = OUT_AND_STOP
         at = WRITER_STUB * STUB_SIZE
@@ -96,14 +104,52 @@ class MonitorPages:
         self.memory.frame(self._map(STUBS, USER))[:] = code
 
     def _make_idt(self) -> None:
-        table = self.memory.entries(self._map(IDT, WRITABLE))
+        self._idt = self.memory.entries(self._map(IDT, WRITABLE))
         gates = {vector: VECTOR_STUB + vector for vector in range(VECTORS)} | {INT80: INT80_STUB}
         for vector, stub in gates.items():
-            handler = STUBS + stub * STUB_SIZE
-            ring = 3 if vector in (3, 4, INT80) else 0  # int3, into
-            kind = 0x8E00 | ring << 13  # present, 64-bit interrupt gate
-            low = handler & 0xFFFF | CODE0 << 16 | kind << 32 | (handler >> 16 & 0xFFFF) << 48
-            table[2 * vector], table[2 * vector + 1] = low, handler >> 32
+            self._set_gate(vector, STUBS + stub * STUB_SIZE)
+
+    def _set_gate(self, vector: int, handler: int) -> None:
+        ring = 3 if vector in (3, 4, INT80) else 0  # int3, into
+        kind = 0x8E00 | ring << 13  # present, 64-bit interrupt gate
+        low = handler & 0xFFFF | CODE0 << 16 | kind << 32 | (handler >> 16 & 0xFFFF) << 48
+        self._idt[2 * vector], self._idt[2 * vector + 1] = low, handler >> 32
+
+    def open_inner_gates(self) -> tuple[int, memoryview]:
+        """Let calls, returns and page faults of programs take the gates of `inner_gates`, once their words allow it.
+
+        The address for `syscall` to lead to, and the words.
+        """
+
+        def stub(number: int) -> int:
+            return STUBS + number * STUB_SIZE
+
+        out = {
+            "out_call": stub(SYSCALL_STUB), "out_breakpoint": stub(VECTOR_STUB + BREAKPOINT),
+            "out_fault": stub(VECTOR_STUB + PAGE_FAULT), "out_return": stub(RETURN_STUB),
+        }  # fmt: skip
+        self._out = out
+        code, labels = inner_gates.assemble(GATES, WORDS_SHOWN, WORDS, INFO, out)
+        self._gates = self.memory.frame(self._map(GATES, USER))
+        self._gates[: len(code)] = code
+        frame = self._map(WORDS, WRITABLE)
+        self.memory.entries(self._level1)[WORDS_SHOWN >> FRAME_SHIFT & 511] = frame << FRAME_SHIFT | USER | PRESENT
+        words = self.memory.entries(frame)
+        words[inner_gates.WORD["faulted_at"]] = labels["faulted"]
+        self._set_gate(BREAKPOINT, labels["breakpoint"])
+        self._set_gate(PAGE_FAULT, labels["page_fault"])
+        return labels["call"], words
+
+    def show_info(self, address: int) -> int:
+        """Let the inner gates use the processor's struct vcpu_info, which is at a physical address.
+
+        The physical address of the page table entry that has changed.
+        """
+        index = INFO >> FRAME_SHIFT & 511
+        self.memory.entries(self._level1)[index] = address & ~(PAGE - 1) | WRITABLE | PRESENT
+        code = inner_gates.assemble(GATES, WORDS_SHOWN, WORDS, INFO + address % PAGE, self._out)[0]
+        self._gates[: len(code)] = code
+        return (self._level1 << FRAME_SHIFT) + 8 * index
 
     def _make_tss(self) -> None:
         page = self.memory.frame(self._map(TSS, WRITABLE))

@@ -32,14 +32,17 @@ if TYPE_CHECKING:
     from virtus.personalities.xen.domain import Domain
 
 RAX, RCX, RSP, R11, RIP, RFLAGS = 0, 2, 6, 11, 16, 17
-TRAP_FLAG, INTERRUPT_FLAG, IO_LEVEL, NESTED_TASK, RESUME, VIRTUAL_8086 = (
+TRAP_FLAG, INTERRUPT_FLAG, IO_LEVEL, NESTED_TASK, RESUME, VIRTUAL_8086, ALIGNMENT_CHECK = (
     1 << 8,
     1 << 9,
     3 << 12,
     1 << 14,
     1 << 16,
     1 << 17,
+    1 << 18,
 )
+ENTRY_CLEARS: Final = TRAP_FLAG | IO_LEVEL | NESTED_TASK | RESUME | VIRTUAL_8086 | ALIGNMENT_CHECK
+"""Flags that the guest's kernel begins without: at ring 3, it would be checked for alignment if its program was."""
 KERNEL_CS, KERNEL_SS = 0xE030, 0xE02B  # as a frame shows them: Xen clears the ring in the kernel's
 IN_SYSCALL: Final = 0x100  # VGCF_in_syscall
 IRET_FRAME: Final = struct.Struct("<9Q")  # struct iret_context: rax r11 rcx flags rip cs rflags rsp ss
@@ -54,6 +57,7 @@ CALLBACK_EVENT, CALLBACK_FAILSAFE, CALLBACK_SYSCALL, CALLBACK_NMI, CALLBACK_SYSE
     5,
     7,
 )
+PROTECTION, PAGE_FAULT = 13, 14
 SECOND: Final = 1_000_000_000
 LOOK_AGAIN: Final = 20_000_000
 """A guest that computes is interrupted at least so often (nanoseconds), to look at the console and the like."""
@@ -79,7 +83,7 @@ class Cpu:
         self.polled: frozenset[int] = frozenset()  # masked ports that it sleeps for
         self.info_at = info_at  # physical address of struct vcpu_info
         self._info_registered = False
-        self.kernel_stack = 0
+        self._kernel_stack = 0
         self.traps: dict[int, Handler] = {}
         self.callbacks: dict[int, Handler] = {}
         self._gdt: list[int] = []
@@ -97,7 +101,7 @@ class Cpu:
         self._state, self._state_since = RUNNING, 0
 
     PLAIN: Final = (
-        "initialised", "info_at", "_info_registered", "kernel_stack", "_gdt", "_kernel_root", "_user_root", "shutdown",
+        "initialised", "info_at", "_info_registered", "_kernel_stack", "_gdt", "_kernel_root", "_user_root", "shutdown",
         "deadline", "period", "_version", "runstate_at", "_runstate", "_state",
     )  # fmt: skip
     """Attributes that are saved as they are."""
@@ -128,6 +132,7 @@ class Cpu:
         self._state_since, self._time_updated = saved["now"], saved["now"] - SECOND
         if self._gdt:
             self.context.set_gdt(self._gdt)
+        self.entries_changed()
         if self._domain.cpu is self:
             self._domain.access.root = self.context.kernel_root if self.context.kernel else self.context.user_root
             self.set_wall_clock(self._domain.shared_frame << FRAME_SHIFT)
@@ -215,6 +220,27 @@ class Cpu:
         self._bytes[to : to + 64] = bytes(self._bytes[self.info_at : self.info_at + 64])
         self.info_at = to
         self._info_registered = True
+        self.entries_changed()
+
+    @property
+    def kernel_stack(self) -> int:
+        """The stack on which the kernel is entered from programs."""
+        return self._kernel_stack
+
+    @kernel_stack.setter
+    def kernel_stack(self, pointer: int) -> None:
+        self._kernel_stack = pointer
+        self.context.stack_at(pointer)
+
+    def entries_changed(self) -> None:
+        """A handler was registered, or the page of information: whoever runs the processor may enter by itself."""
+        call, fault = self.callbacks.get(CALLBACK_SYSCALL), self.traps.get(PAGE_FAULT)
+        self.context.enter_at(
+            self._kernel_stack,
+            call.address if call is not None and call.mask else 0,
+            fault.address if fault is not None and fault.mask else 0,
+            self.info_at,
+        )
 
     @property
     def masked(self) -> bool:
@@ -256,7 +282,7 @@ class Cpu:
         if handler.mask:
             self._bytes[info + UPCALL_MASK] = 1
         regs[RSP], regs[RIP] = pointer, handler.address
-        regs[RFLAGS] = flags & ~(TRAP_FLAG | IO_LEVEL | NESTED_TASK | RESUME | VIRTUAL_8086)
+        regs[RFLAGS] = flags & ~ENTRY_CLEARS
 
     def trap(self, vector: int, error: int | None = None) -> None:
         """Deliver an exception to the guest's kernel; DomainCrash without a handler."""
@@ -271,7 +297,7 @@ class Cpu:
         """Deliver a page fault; the guest finds the address where a processor of its own would keep CR2."""
         address = self.context.fault_address
         struct.pack_into("<Q", self._bytes, self.info_at + FAULT_ADDRESS, address)
-        self.trap(14, error & ~4 | (0 if self.context.kernel else 4))
+        self.trap(PAGE_FAULT, error & ~4 | (0 if self.context.kernel else 4))
 
     def deliver_event(self) -> None:
         """Enter the guest's event handler when something is pending and nothing masks it."""
@@ -299,7 +325,7 @@ class Cpu:
         except Refused as refusal:
             raise DomainCrash(f"iret from no frame: {refusal}") from refusal
         rax, r11, rcx, how, rip, code, flags, stack, data = frame
-        if not is_canonical(rip):
+        if not is_canonical(rip) and code & 3 != 3:
             raise DomainCrash(f"iret to {rip:#x}, which is no address")
         if code & 3 == 3:
             if not context.user_root:
@@ -314,6 +340,8 @@ class Cpu:
         else:
             regs[RCX], regs[R11] = rcx, r11
         self._bytes[self.info_at + UPCALL_MASK] = not flags & INTERRUPT_FLAG
+        if not is_canonical(rip):
+            self.trap(PROTECTION, 0)  # what a program has put into a signal's frame is its own affair
 
     def wake(self) -> None:
         """Something has happened that it may be waiting for."""

@@ -51,15 +51,19 @@ def _canonical(address: int) -> int:
 @call("set_trap_table")
 def set_trap_table(domain: "Domain", at: int) -> int:
     """Register exception handlers; an address of 0 ends the list, a list at 0 takes all away."""
-    if not at:
-        domain.cpu.traps.clear()
-        return 0
-    for entry in range(MOST_TRAPS):
-        vector, flags, _, address = TRAP.unpack(domain.access.read(at + TRAP.size * entry, TRAP.size))
-        if not address:
+    cpu = domain.cpu
+    try:
+        if not at:
+            cpu.traps.clear()
             return 0
-        domain.cpu.traps[vector] = Handler(_canonical(address), bool(flags & TRAP_MASKS), flags & 3)
-    raise Refused(EINVAL)
+        for entry in range(MOST_TRAPS):
+            vector, flags, _, address = TRAP.unpack(domain.access.read(at + TRAP.size * entry, TRAP.size))
+            if not address:
+                return 0
+            cpu.traps[vector] = Handler(_canonical(address), bool(flags & TRAP_MASKS), flags & 3)
+        raise Refused(EINVAL)
+    finally:
+        cpu.entries_changed()
 
 
 @call("set_callbacks")
@@ -67,6 +71,7 @@ def set_callbacks(domain: "Domain", event: int, failsafe: int, syscall: int) -> 
     """The old form of callback_op."""
     for kind, address in ((CALLBACK_EVENT, event), (CALLBACK_FAILSAFE, failsafe), (CALLBACK_SYSCALL, syscall)):
         domain.cpu.callbacks[kind] = Handler(_canonical(address), True)
+    domain.cpu.entries_changed()
     return 0
 
 
@@ -77,6 +82,7 @@ def register_callback(domain: "Domain", at: int) -> int:
     if kind not in CALLBACKS or (kind == CALLBACK_SYSCALL32 and not domain.cpu.context.has_syscall32):
         raise Refused(EINVAL)
     domain.cpu.callbacks[kind] = Handler(_canonical(address), kind == CALLBACK_EVENT or bool(flags & MASK_EVENTS))
+    domain.cpu.entries_changed()
     return 0
 
 
@@ -204,6 +210,7 @@ def initialise(domain: "Domain", number: int, at: int) -> int:
         CALLBACK_EVENT: Handler(event, True), CALLBACK_FAILSAFE: Handler(failsafe, True),
         CALLBACK_SYSCALL: Handler(syscall, bool(struct.unpack_from("<Q", data, 512)[0] & SYSCALL_MASKS)),
     }  # fmt: skip
+    cpu.entries_changed()
     cpu.masked = True
     cpu.initialised = True
     return 0

@@ -57,6 +57,8 @@ class Hypervisor:
             self._take(self._domain.cpus[exit.context.ident])
             self._domain.switch_to(self._cpu)
         domain, cpu, reason = self._domain, self._cpu, exit.reason
+        context = exit.context
+        domain.access.root = context.kernel_root if context.kernel else context.user_root
         try:
             if reason is Reason.HYPERCALL:
                 if exit.number == IRET:
@@ -84,7 +86,7 @@ class Hypervisor:
 
     def _fault(self, vector: int) -> None:
         cpu, context = self._cpu, self._cpu.context
-        if FIRST_OURS <= self._regs[RIP] >> 39 & 511 <= LAST_OURS:
+        if context.kernel and FIRST_OURS <= self._regs[RIP] >> 39 & 511 <= LAST_OURS:
             raise DomainCrash(f"exception {vector} inside of the hypervisor's pages at {self._regs[RIP]:#x}")
         error = context.error_code
         if vector == PAGE_FAULT:
