@@ -24,6 +24,12 @@ static void look(const char *name, HANDLE handle)
     if (GetFileType(handle) == FILE_TYPE_CHAR)
         return;
     tell("size", GetFileSizeEx(handle, &size));
+    memset(&about, 0, sizeof about);
+    GetFileInformationByHandle(handle, &about);
+    if (about.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
+        size.QuadPart = about.nFileSizeLow = 0; /* of the host's, as many as stand in it just now */
+    else
+        tell("small", about.nFileSizeLow);
     tell("which", size.QuadPart);
     tell("place", SetFilePointerEx(handle, zero, &place, FILE_CURRENT));
     tell("which", place.QuadPart);
@@ -31,7 +37,6 @@ static void look(const char *name, HANDLE handle)
     tell("about", GetFileInformationByHandle(handle, &about));
     tell("attributes", about.dwFileAttributes);
     tell("links", about.nNumberOfLinks);
-    tell("small", about.nFileSizeLow);
     FILETIME created = {0}, used = {0}, written = {0};
     if (GetFileTime(handle, &created, &used, &written))
         tell("same times", !memcmp(&created, &about.ftCreationTime, 8) && !memcmp(&used, &about.ftLastAccessTime, 8) &&
