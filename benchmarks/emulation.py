@@ -30,6 +30,8 @@ RESULTS: Final = Path(__file__).parent / "results"
 CACHE_VARIABLE: Final = "VIRTUS_CACHE"
 OURS, COLD, QEMU = "emulation", "emulation, nothing kept", "qemu-riscv64"
 INTERPRETED, INTERPRETED_STACK = "interpreted", 1 << 16
+MOST_WARMING, KEPT_WITHIN_S = 20, 2.0
+"""Runs before any that counts; seconds until a run's translations have been written after its end."""
 FIRST_OUTPUT: Final = ("toolbox", "sql", "select 6 * 7")
 
 
@@ -102,6 +104,21 @@ class Caches:
         return {**os.environ, CACHE_VARIABLE: str(place)}
 
 
+def warm(candidate: Candidate, name: str, caches: Caches, base: Path) -> int:
+    """Run a program until what is kept of its translations no longer grows; how often that was. Else its steady state
+    would be measured while its code is still being made."""
+    before = -1
+    for run in range(MOST_WARMING):
+        environment = caches.environment(empty=False)
+        measure(candidate.command(name, (str(STEADY[name]),)), environment, base)
+        time.sleep(KEPT_WITHIN_S)
+        size = sum(file.stat().st_size for file in Path(environment[CACHE_VARIABLE]).iterdir())
+        if size == before:
+            return run + 1
+        before = size
+    return MOST_WARMING
+
+
 def steady_us(stderr: bytes) -> float:
     """Microseconds of a round, once the program runs as it will: the median of the second half of its rounds."""
     rounds = [int(line.split()[2]) for line in stderr.splitlines() if line.startswith(b"round ")]
@@ -114,6 +131,7 @@ def measured(name: str, runs: int, candidates: list[Candidate], caches: Caches, 
         candidate.name: {"round_us": [], "whole_s": []} for candidate in candidates
     }
     printed: dict[str, tuple[bytes, int]] = {}
+    warming = next((warm(candidate, name, caches, base) for candidate in candidates if candidate.name == OURS), 0)
     for turn in range(runs + 1):
         at = turn % len(candidates)
         for candidate in candidates[at:] + candidates[:at]:
@@ -128,7 +146,7 @@ def measured(name: str, runs: int, candidates: list[Candidate], caches: Caches, 
                 figures[candidate.name]["round_us"].append(steady_us(run.stderr))
                 if candidate.share == 1:
                     figures[candidate.name]["whole_s"].append(run.wall_s)
-    return {"rounds": STEADY[name], "candidates": figures}
+    return {"rounds": STEADY[name], "warming": warming, "candidates": figures}
 
 
 def start_s(command: list[str], environment: Mapping[str, str]) -> tuple[float, float]:
