@@ -16,7 +16,6 @@ from virtus.personalities.virtual_pc.serial import SerialPort
 HOLE: Final = (0xC0000000, 1 << 32)
 """Physical addresses without memory: for devices, and for the interrupt controllers."""
 DEVICES_AT: Final = 0xD0000000
-FIRST_LINE: Final = 5
 LINES: Final = (5, 6, 7, 9, 10, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 """Interrupt lines of the I/O APIC for virtio: without the timer's, the serial port's, and those of old chips."""
 CMOS_INDEX, CMOS_DATA, SYSTEM_CONTROL, KEYBOARD = 0x70, 0x71, 0x61, 0x64

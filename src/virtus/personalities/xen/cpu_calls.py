@@ -12,7 +12,6 @@ from virtus.memory.x86_paging import is_canonical
 from virtus.personalities.xen import descriptors
 from virtus.personalities.xen.abi import EEXIST, EINVAL, ENOENT, DomainCrash, Refused
 from virtus.personalities.xen.cpu import (
-    BLOCKED,
     CALLBACK_EVENT,
     CALLBACK_FAILSAFE,
     CALLBACK_NMI,
@@ -313,13 +312,9 @@ def yield_(domain: "Domain") -> int:
 @operation("sched_op", 1, "block")
 def block(domain: "Domain") -> int:
     """Unmask events, and wait for one."""
-    cpu = domain.cpu
-    cpu.masked = False
+    domain.cpu.masked = False
     domain.poll()
-    if not cpu.event_waits:
-        cpu.set_state(BLOCKED)
-        until = None if cpu.deadline is None else cpu.monotonic(cpu.deadline)
-        cpu.context.sleep(domain.descriptors(), until)
+    domain.wait()
     return 0
 
 
