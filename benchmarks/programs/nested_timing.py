@@ -24,6 +24,7 @@ def main() -> None:
         assert monitor.stdout is not None
         for raw in monitor.stdout:
             line = raw.decode(errors="replace").strip()
+            print(f"{time.perf_counter() - started:.1f} {line}", flush=True)  # where it stays, if it does not end
             if word in line and "boot" not in found:
                 found["boot"] = time.perf_counter() - started
                 status = Path(f"/proc/{monitor.pid}/status").read_text()

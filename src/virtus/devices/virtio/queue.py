@@ -75,6 +75,8 @@ class Queue:
         except Excluded as error:
             self._memory.release_rings(self)
             raise BadRing(str(error)) from error
+        # indices are read and written as a whole, while the driver runs: `struct` goes byte by byte
+        self._produced, self._served = self._available.cast("H"), self._used.cast("H")
         self.ready = True
 
     def save(self) -> list[int]:
@@ -96,7 +98,7 @@ class Queue:
         """The next request, None when there is none; raises BadRing."""
         if not self.ready:
             return None
-        (produced,) = struct.unpack_from("<H", self._available, 2)
+        produced = self._produced[1]
         if produced == self._next:
             return None
         if produced - self._next & 0xFFFF > self.size:
@@ -135,7 +137,7 @@ class Queue:
         """A request has been served, and so many bytes been written."""
         USED.pack_into(self._used, 4 + USED.size * (self._done % self.size), chain.head, written)
         self._done = self._done + 1 & 0xFFFF
-        struct.pack_into("<H", self._used, 2, self._done)
+        self._served[1] = self._done
 
     def wants_interrupt(self) -> bool:
         """Whether the driver wants to be told."""
