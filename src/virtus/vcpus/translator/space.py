@@ -48,6 +48,7 @@ class AddressSpace:
     def __init__(self) -> None:
         self.contexts: set[TranslatedContext] = set()
         self.executable = Intervals()
+        self.reached = Intervals()  # what has had quick translations
         self.precise = False
         self.changed = False  # code has been seen that reads different later, or is gone: not what a file has
         self.entries: dict[int, Translation] = {}  # what stands in the table
@@ -63,6 +64,7 @@ class AddressSpace:
         """What a fork of the address space begins with."""
         other = AddressSpace()
         other.executable = self.executable.copy()
+        other.reached = self.reached.copy()
         other.precise, other.changed = self.precise, self.changed
         other.images = list(self.images)
         other.entries = dict(self.entries)
@@ -115,18 +117,10 @@ class AddressSpace:
                     words.append((layout.table_entry(pc, layout.FAST), translation.fast.get(pc, 0)))
         for page in translation.pages():
             self.by_page.setdefault(page, set()).add(translation)
+        if not translation.optimised:
+            for low, high in translation.covers:
+                self.reached.add(low, high)
         process_memory.write_words(ident, words)
-
-    def reached(self, start: int, end: int) -> Intervals:
-        """What of [start, end) has quick translations."""
-        units = {unit for page in range(start & -PAGE, end, PAGE) for unit in self.by_page.get(page, ())}
-        found = Intervals()
-        for unit in units:
-            if not unit.optimised:
-                for low, high in unit.covers:
-                    if low < end and high > start:
-                        found.add(low, high)
-        return found
 
     def stale(self, ident: int, start: int, end: int) -> list[int]:
         """Pages of [start, end) with code that has been looked at and reads different now, or is gone."""
@@ -146,6 +140,7 @@ class AddressSpace:
         self.changed = True
         for page in pages:
             self.pages.pop(page, None)
+            self.reached.remove(page, page + PAGE)
             dropped |= self.by_page.pop(page, set())
         self._remove(ident, dropped)
 
@@ -175,6 +170,7 @@ class AddressSpace:
         self.pages.clear()
         self.by_page.clear()
         self.executable = Intervals()
+        self.reached = Intervals()
         self.precise = self.changed = False
         self.images.clear()
 

@@ -166,9 +166,11 @@ class Tiers:
         """The guest code near an address; with `reached`, only what the quick translator has been asked for, or has
         found near that. LLVM's time is for what runs, not for all that might."""
         space, ident, low, high = context.space, context.ident, max(pc - WINDOW, 0), pc + WINDOW
-        near = space.reached(low, high) if reached else space.executable
-        pieces = near.pieces(low, high)
-        found = [(start, space.fetch(ident, start, end - start)) for start, end in pieces]
+        found = []
+        for first, last in space.executable.pieces(low, high):
+            data = space.fetch(ident, first, last - first)
+            pieces = space.reached.pieces(first, first + len(data)) if reached else [(first, first + len(data))]
+            found += [(start, data[start - first : end - first]) for start, end in pieces]
         return [(start, data) for start, data in found if data]
 
     # Getting

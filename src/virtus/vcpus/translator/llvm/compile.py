@@ -1,5 +1,6 @@
 """From the text of functions to host code, by LLVM (llvmlite)."""
 
+from bisect import bisect_right
 from functools import cache
 from typing import Any, Final
 
@@ -149,12 +150,14 @@ def _called(isa: InstructionSet, fetch: Any, main: Shape) -> dict[int, Shape]:
 
 
 def _fetcher(code: tuple[tuple[int, bytes], ...], longest: int) -> Any:
+    starts = [start for start, _ in code]
+
     def fetch(address: int) -> bytes:
-        for start, data in code:
-            offset = address - start
-            if 0 <= offset < len(data):
-                return data[offset : offset + longest]
-        return b""
+        index = bisect_right(starts, address) - 1
+        if index < 0:
+            return b""
+        start, data = code[index]
+        return data[address - start : address - start + longest]
 
     return fetch
 
