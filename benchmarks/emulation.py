@@ -7,6 +7,7 @@ into docs/emulation.md as well, which say how much of the processors other progr
 """
 
 import argparse
+import fcntl
 import json
 import os
 import statistics
@@ -111,12 +112,22 @@ def warm(candidate: Candidate, name: str, caches: Caches, base: Path) -> int:
     for run in range(MOST_WARMING):
         environment = caches.environment(empty=False)
         measure(candidate.command(name, (str(STEADY[name]),)), environment, base)
-        time.sleep(KEPT_WITHIN_S)
+        _settle(Path(environment[CACHE_VARIABLE]))
         size = sum(file.stat().st_size for file in Path(environment[CACHE_VARIABLE]).iterdir())
         if size == before:
             return run + 1
         before = size
     return MOST_WARMING
+
+
+def _settle(cache: Path) -> None:
+    """Wait until nobody adds to a cache any more: who finishes a unit after its guest's end has it locked."""
+    time.sleep(KEPT_WITHIN_S)
+    descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
 
 
 def steady_us(stderr: bytes) -> float:

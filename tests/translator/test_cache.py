@@ -165,6 +165,19 @@ def test_wishes_are_kept_until_they_are_fulfilled(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_process_at_a_time_works_on(tmp_path: Path) -> None:
+    def in_a_process_of_its_own() -> bool:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(not Cache(RISCV64, tmp_path).alone())
+        return os.waitpid(pid, 0)[1] == 0
+
+    assert in_a_process_of_its_own()
+    assert in_a_process_of_its_own()  # as the first has ended
+    assert Cache(RISCV64, tmp_path).alone()
+    assert not in_a_process_of_its_own()
+
+
 def test_quick_code_without_bounds_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_image, "LARGEST", 100)
     kept = Cache(RISCV64, tmp_path)

@@ -9,7 +9,7 @@ from tests.translator.test_vcpu import CODE, guest
 from virtus.exits import Reason
 from virtus.isa.riscv64 import RISCV64
 from virtus.records import replace
-from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
+from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge
 from virtus.vcpus.translator.llvm.worker import Made, Requests
 from virtus.vcpus.translator.quick_image import QuickImage
 from virtus.vcpus.translator.tiers import Tiers
@@ -34,9 +34,9 @@ class Background:
     """Takes requests and answers none."""
 
     def __init__(self) -> None:
-        self.sent: list[Request | Urge | QuickCode] = []
+        self.sent: list[Request | Urge | QuickCode | Farewell] = []
 
-    def submit(self, request: Request | Urge | QuickCode) -> None:
+    def submit(self, request: Request | Urge | QuickCode | Farewell) -> None:
         self.sent.append(request)
 
     def flush(self, *, wait: bool = False) -> None:
@@ -142,7 +142,7 @@ def test_of_changed_code_nothing_is_kept(vcpu: TranslatorVcpu) -> None:
     assert (vcpu.run().reason, context.regs[A7]) == (Reason.SYSCALL, 93)
     tiers.ended()
     vcpu.optimiser = None
-    assert background.sent == []
+    assert background.sent == [Farewell()]
 
 
 def test_an_image_of_other_code_is_removed(vcpu: TranslatorVcpu) -> None:
@@ -165,16 +165,31 @@ def test_what_is_left_is_in_the_order_of_its_urgency() -> None:
         waiting.add(Request(number, "riscv64", number, (), image="image" if number < 5 else ""))
     waiting.add(Urge(4))
     assert waiting.left() == {"image": [4, 1, 2]}
-    assert waiting.take().entry == 4
+    taken = waiting.take()
+    assert taken is not None and taken.entry == 4
     assert waiting.left() == {"image": [4, 1, 2]}  # it is worked on
     waiting.done()
     assert waiting.left() == {"image": [1, 2]}
+
+
+def test_what_is_worked_on_at_the_end_is_finished_and_nothing_else_begun() -> None:
+    waiting = Requests(lambda request: False)
+    for number in (1, 2):
+        waiting.add(Request(number, "riscv64", number, (), image="image"))
+    assert waiting.take() is not None
+    assert waiting.close()
+    waiting.done()
+    assert waiting.take() is None
+    assert not waiting.close()
 
 
 def test_all_is_kept_at_the_end() -> None:
     class Keeper:
         def __init__(self) -> None:
             self.kept: list[object] = []
+
+        def alone(self) -> bool:
+            return True
 
         def store(self, units: dict[str, list[Optimised]]) -> None:
             self.kept.append(units)

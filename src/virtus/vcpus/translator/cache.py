@@ -8,6 +8,7 @@ code what `quick_image` says; it is written beside and renamed, and read whole. 
 else could have written, is not used. All together they take at most `MOST_BYTES`; the longest unused go first.
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -99,6 +100,18 @@ class Cache:
         except (OSError, ValueError):
             self._drop(QUICK + image)
             return None
+
+    def alone(self) -> bool:
+        """Whether no other process has asked this before and lives; if so, this one is it until its end."""
+        if self._fd < 0:
+            return False
+        lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
+        except OSError:
+            os.close(lock)
+            return False
+        return True
 
     def drop_quick(self, image: str) -> None:
         """Remove what is kept of quick code for an image."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from virtus.host import process_memory
 from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.digest import checksum
-from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge
+from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge
 from virtus.vcpus.translator.quick_image import QuickImage
 from virtus.vcpus.translator.space import AddressSpace, Translation
 
@@ -34,7 +34,7 @@ WORTH_KEEPING: Final = 32
 class Background(Protocol):
     """Who optimises (`llvm.worker.Background`)."""
 
-    def submit(self, request: Request | Urge | QuickCode) -> None:
+    def submit(self, request: Request | Urge | QuickCode | Farewell) -> None:
         """Have it made some time, or sooner; or kept."""
         ...
 
@@ -148,7 +148,8 @@ class Tiers:
         for image in [image for _, _, image in space.images if image in wishes]:
             quick = self._quick.get(image)
             for pc in wishes.pop(image, ()):
-                if pc in space.executable and (pc, False) not in self._units:
+                found = space.entries.get(pc)
+                if pc in space.executable and (pc, False) not in self._units and not (found and found.optimised):
                     number = self.ask(context, pc, quick)
                     if quick is not None:
                         self._asked[pc, False, id(quick)] = number
@@ -298,6 +299,7 @@ class Tiers:
             size = sum(unit.end - unit.start for unit in new)
             if learned or (size and (kept is None or size * WORTH_KEEPING >= kept.end - kept.start)):
                 self._background.submit(QuickCode(image, quick_image.collect(new, self._vcpu.region, learned)))
+        self._background.submit(Farewell())
         self._background.flush(wait=True)
 
     @staticmethod

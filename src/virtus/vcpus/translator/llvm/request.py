@@ -50,6 +50,11 @@ class QuickCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Farewell:
+    """The guest has come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Optimised:
     """Position-independent code; `entries` has offsets by guest address, `covers` the guest code it was made from.
     `fast` has those of the entries that take registers along (`convention`)."""
@@ -73,8 +78,8 @@ class Result:
     instructions: int = field(default=0)
 
 
-Message = Request | Urge | QuickCode | Result
-_KINDS: Final[tuple[type[Message], ...]] = (Request, Urge, QuickCode, Result)
+Message = Request | Urge | QuickCode | Farewell | Result
+_KINDS: Final[tuple[type[Message], ...]] = (Request, Urge, QuickCode, Farewell, Result)
 
 
 def encoded(message: Message) -> bytes:

@@ -16,11 +16,13 @@ from typing import Any, Final, Protocol
 from virtus.host import channel
 from virtus.host.channel import Channel
 from virtus.isa.instruction_set import InstructionSet
-from virtus.vcpus.translator.llvm.request import Optimised, QuickCode, Request, Result, Urge, decoded, encoded
+from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge, decoded, encoded
 from virtus.vcpus.translator.quick_image import QuickImage
 
 _LENGTH: Final = struct.Struct("<I")
 LONGEST_WAIT_S: Final = 2.0
+LONGEST_WORK_S: Final = 20
+"""A unit that is being made when the guest ends is finished, but not for longer than this."""
 NICE: Final = 1
 """Guests come first."""
 
@@ -34,6 +36,10 @@ class Keeper(Protocol):
 
     def store_quick(self, made: dict[str, QuickImage]) -> None:
         """Add quick code."""
+        ...
+
+    def alone(self) -> bool:
+        """Whether no other process works on after its guest's end; from now on this one does."""
         ...
 
     def store_wishes(self, entries: dict[str, list[int]]) -> None:
@@ -70,7 +76,7 @@ class Background:
         """The socket: something can be read when results have come."""
         return self._socket.fileno()
 
-    def submit(self, request: Request | Urge | QuickCode) -> None:
+    def submit(self, request: Request | Urge | QuickCode | Farewell) -> None:
         """Have it made some time, or sooner; or kept. Never waits."""
         data = encoded(request)
         self._to_send += _LENGTH.pack(len(data)) + data
@@ -125,8 +131,7 @@ def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None
     answered = Answered()
     requests = Requests(answered.covers)
     threading.Thread(target=_read, args=(connection, requests, made, keep), daemon=True).start()
-    while True:
-        request = requests.take()
+    while (request := requests.take()) is not None:
         nearby = not request.whole and (request.covered or answered.covers(request))
         result = answered.result(request) or _serve(isa, request, nearby=nearby)
         requests.done()
@@ -139,6 +144,9 @@ def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
             continue  # the other thread is about to end this
+    if keep is not None:
+        keep.store(made.optimised)
+    os._exit(0)
 
 
 class Made:
@@ -169,6 +177,7 @@ class Requests:
         self._waiting: dict[int, list[Any]] = {}  # by number: how often urged, the request
         self._worked_on: Request | None = None
         self._images: set[str] = set()
+        self._closed = False
         self._come = threading.Condition()
 
     def add(self, message: Request | Urge) -> None:
@@ -181,18 +190,28 @@ class Requests:
                 self._waiting[message.number][0] += 1
             self._come.notify()
 
-    def take(self) -> Request:
-        """The next one; waits for it."""
+    def take(self) -> Request | None:
+        """The next one; waits for it. None when there will be none."""
         with self._come:
-            while (number := self._next()) is None:
+            while (number := self._next()) is None and not self._closed:
                 self._come.wait()
+            if self._closed or number is None:
+                return None
             request: Request = self._waiting.pop(number)[1]
             self._worked_on = request
             return request
 
     def done(self) -> None:
         """What was taken last has been answered."""
-        self._worked_on = None
+        with self._come:
+            self._worked_on = None
+
+    def close(self) -> bool:
+        """Give out no more; whether something is being worked on that will be of use to later runs."""
+        with self._come:
+            self._closed = True
+            self._come.notify()
+            return self._worked_on is not None and bool(self._worked_on.image)
 
     def left(self) -> dict[str, list[int]]:
         """For each image that there were requests for: the entries that are still to be made, the most wanted first."""
@@ -275,21 +294,29 @@ def _read(
     made: Made,
     keep: Keeper | None,
 ) -> None:
-    """Take requests; when nobody is left to make any, keep what there is and end, whatever is being worked on."""
+    """Take requests; when nobody is left to make any, keep what there is and end. What is being worked on then is left,
+    unless the guest has ended by itself: large units take longer than short runs, and would never be made."""
+    orderly = False
     try:
         while True:
             (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
             message = decoded(_exactly(connection, size))
             if isinstance(message, QuickCode):
                 made.quick[message.image] = message.code
+            elif isinstance(message, Farewell):
+                orderly = True
             else:
                 requests.add(message)
     except (OSError, EOFError):
         try:
             if keep is not None:
                 made.keep(keep, requests.left())
-        finally:
-            os._exit(0)
+            if keep is not None and orderly and keep.alone() and requests.close():
+                signal.alarm(LONGEST_WORK_S)
+                return  # the other thread ends this when it has finished
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
 
 
 def _exactly(connection: Channel, size: int) -> bytes:
