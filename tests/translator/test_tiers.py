@@ -1,5 +1,6 @@
 """What is asked for, when, and what a run leaves for the next one."""
 
+import errno
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.translator.encode import A7, ECALL, T0, ZERO, addi, branch
 from tests.translator.test_vcpu import CODE, guest
 from virtus.exits import Reason
+from virtus.host import process_memory
 from virtus.isa.riscv64 import RISCV64
 from virtus.records import replace
 from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge
@@ -157,6 +159,23 @@ def test_an_image_of_other_code_is_removed(vcpu: TranslatorVcpu) -> None:
     finally:
         other.close()
     assert store.quick is None
+
+
+def test_a_thread_that_was_killed_meanwhile_is_no_obstacle(
+    vcpu: TranslatorVcpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = guest(vcpu, *PROGRAM)
+    tiers = Tiers(vcpu, Background(), None)
+    unit = tiers._place(Optimised(b"\xc3", {CODE: 0}, ((CODE, CODE + 4),), (PROGRAM[0].to_bytes(4, "little"),)))
+    found = []
+
+    def gone(pid: int, words: object) -> None:
+        found.append(pid)
+        raise OSError(errno.EFAULT, "")
+
+    monkeypatch.setattr(process_memory, "write_words", gone)
+    tiers._install(context.space, unit, context.ident)
+    assert found == [context.ident]
 
 
 def test_what_is_left_is_in_the_order_of_its_urgency() -> None:

@@ -8,6 +8,7 @@ What has been made for an executable mapping, by either translator, is kept on d
 address (`cache`), and is there from the beginning the next time.
 """
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -213,13 +214,18 @@ class Tiers:
 
     def _install(self, space: AddressSpace, unit: Translation, ident: int, quick: Translation | None = None) -> None:
         def install() -> None:
-            if not space.contexts:
-                return
-            someone = next(iter(space.contexts)).ident
-            if space.precise == unit.precise and space.has(someone, unit):
-                space.install(someone, unit, over=True)
+            for someone in [context.ident for context in space.contexts]:
+                if space.precise != unit.precise or not space.has(someone, unit):
+                    return
+                try:
+                    space.install(someone, unit, over=True)
+                except OSError as error:
+                    if error.errno != errno.EFAULT:
+                        raise
+                    continue  # killed, and not yet reported as ended: through another one, if there is any
                 for pc in unit.entries:
                     self._vcpu.lead_from(pc)
+                return
 
         self._vcpu.when_quiet(space, install)
 
