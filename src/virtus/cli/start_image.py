@@ -55,6 +55,8 @@ class StartImage:
                 made_for, index = marshal.loads(data[start : start + length])
             except (ValueError, EOFError, TypeError):
                 return
+            if not isinstance(index, dict):
+                return
             if made_for == identity() and start + length + sum(entry[5] for entry in index.values()) == len(data):
                 self._base, self.index = start + length, index
 
