@@ -30,7 +30,7 @@ __attribute__((noinline)) static void show(unsigned long value) {
     call(64, 1, (long)text, 17);
 }
 static void (*const shown)(unsigned long) = show;
-void _start(void) { (*(void (*const volatile *)(unsigned long))&shown)(work(150000000)); call(93, 0, 0, 0); }
+void _start(void) { (*(void (*const volatile *)(unsigned long))&shown)(work(500000000)); call(93, 0, 0, 0); }
 """
 """A program of few functions: one is called by name, one through memory."""
 

@@ -13,7 +13,7 @@ from tests.translator.encode import A0, A7, ECALL, RET, S0, T0, ZERO, add, addi,
 from tests.translator.test_vcpu import CODE, guest
 from virtus.exits import Reason
 from virtus.isa.riscv64 import RISCV64
-from virtus.vcpus.translator import layout, quick_image
+from virtus.vcpus.translator import layout
 from virtus.vcpus.translator.baseline import COUNTER_AT, COUNTER_FROM
 from virtus.vcpus.translator.quick_image import Places, QuickImage, collect, unpack
 from virtus.vcpus.translator.region import Region
@@ -154,9 +154,7 @@ def test_any_bytes_are_refused_or_of_a_kind(data: bytes) -> None:
 def test_joined_images_count_where_they_are_placed(first: int, second: int, before: int) -> None:
     def blocks(count: int, start: int) -> QuickImage:
         pcs = list(range(start, start + 2 * count, 2))
-        places, blob = [16 * n for n in range(count)], bytearray(16 * count)
-        quick_image._count_from(blob, places)
-        return QuickImage(bytes(blob), pcs, places, Places([], []), (), (), ())
+        return QuickImage(bytes(16 * count), pcs, [16 * n for n in range(count)], Places([], []), (), (), ())
 
     image = blocks(first, 0).joined(blocks(second, 10_000))
     region = Region()

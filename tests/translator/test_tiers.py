@@ -222,6 +222,8 @@ def test_all_is_kept_at_the_end() -> None:
     keeper, made = Keeper(), Made()
     made.keep(keeper, {"image": []})
     assert keeper.kept == [{"image": []}]
-    made.optimised["image"] = [Optimised(b"", {}, (), ())]
+    made.add("image", Optimised(b"", {}, (), ()))
+    made.add("", Optimised(b"", {}, (), ()))
     made.keep(keeper, {"image": [1]})
-    assert keeper.kept[1:] == [{"image": [1]}, made.optimised]
+    assert keeper.kept[1:] == [{"image": [1]}, {"image": [Optimised(b"", {}, (), ())]}]
+    assert made.taken() == {}

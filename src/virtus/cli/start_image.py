@@ -53,11 +53,10 @@ class StartImage:
         if data[: len(MAGIC)] == MAGIC and start + length <= len(data):
             try:
                 made_for, index = marshal.loads(data[start : start + length])
-            except (ValueError, EOFError, TypeError):
-                return
-            if not isinstance(index, dict):
-                return
-            if made_for == identity() and start + length + sum(entry[5] for entry in index.values()) == len(data):
+                whole = start + length + sum(entry[5] for entry in index.values()) == len(data)
+            except (ValueError, EOFError, TypeError, AttributeError, IndexError):
+                return  # not the marshalled pair of an identity and entries
+            if whole and made_for == identity():
                 self._base, self.index = start + length, index
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:

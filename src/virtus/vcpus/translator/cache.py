@@ -1,11 +1,11 @@
 """Translations on disk, so that a program starts warm the second time.
 
 Up to three files for each executable mapping, what is optimised, what is quick, and what was hot and could not be made
-in time, named by a hash of its content and address,
-of the instruction set's and the translator's versions and of the host's processor: what does not fit is simply not
-found. A file is a checksum of the rest and the rest: for optimised code an index (JSON) and the code, for quick
-code what `quick_image` says; it is written beside and renamed, and read whole. A file that is damaged, or that somebody
-else could have written, is not used. All together they take at most `MOST_BYTES`; the longest unused go first.
+in time, named by a hash of its content and address, of the instruction set's and the translator's versions and of the
+host's processor: what does not fit is simply not found. A file is a checksum of the rest and the rest: for optimised
+code an index (JSON) and the code, for quick code what `quick_image` says; it is written beside and renamed, and read
+whole. A file that is damaged, or that somebody else could have written, is not used. All together they take at most
+`MOST_BYTES`; the longest unused go first.
 """
 
 import fcntl

@@ -1,8 +1,8 @@
 """What the quick translator has made for an executable mapping, in one piece, to be kept on disk for the next time.
 
 Most of a short program's time is its translation. Code of `baseline` can stand anywhere but for one thing, the distance
-from each entry to its counter; as kept, both are counted from zero, and one addition a block puts that right. An image
-becomes one `Translation`: one piece of code, one look whether the guest's code is what it was made from.
+from each entry to its counter, which is set where the code is placed. An image becomes one `Translation`: one piece of
+code, one look whether the guest's code is what it was made from.
 """
 
 import struct
@@ -43,7 +43,7 @@ class Places(Sequence[tuple[int, int]]):
 
 @dataclass(frozen=True, slots=True)
 class QuickImage:
-    """Code for an executable mapping. Entry number N has counter number N; places are counted from the blob's begin."""
+    """Code for an executable mapping. Places count from the blob's begin; counters come when it is placed."""
 
     blob: bytes
     entries: Sequence[int]  # guest addresses of blocks
@@ -70,13 +70,11 @@ class QuickImage:
         if not known.isdisjoint(other.entries):
             return self  # made at the same time by two runs: one of them is enough
         base = len(self.blob) + -len(self.blob) % _ALIGNMENT
-        moved = bytearray(other.blob)
-        _count_from(moved, other.offsets, first=len(self.entries), base=base)
         mine, theirs = self.instructions, other.instructions
         both = sorted(zip([*self.covers, *other.covers], [*self.code, *other.code], strict=True))
         covers, code = _merged(both)
         return QuickImage(
-            self.blob + bytes(base - len(self.blob)) + moved,
+            self.blob + bytes(base - len(self.blob)) + other.blob,
             [*self.entries, *other.entries],
             [*self.offsets, *(base + offset for offset in other.offsets)],
             Places([*mine.offsets, *(base + at for at in theirs.offsets)], [*mine.addresses, *theirs.addresses]),
@@ -87,12 +85,15 @@ class QuickImage:
 
     def place(self, region: Region, first_count: int) -> Translation | None:
         """Put it into the region; its counters start at `first_count`. None where there is no room."""
-        counter = region.counters(len(self.entries), first_count) if len(self.blob) < region.room else None
-        if counter is None:
+        first = region.counters(len(self.entries), first_count) if len(self.blob) < region.room else None
+        if first is None:
             return None
         start = region.place
+        counters = [first + counter_number(number) for number in range(len(self.entries))]
         blob = bytearray(self.blob)
-        _move_counters(blob, self.offsets, layout.COUNTERS + COUNTER_BYTES * counter - start)
+        for offset, counter in zip(self.offsets, counters, strict=True):
+            distance = layout.COUNTERS + COUNTER_BYTES * counter - (start + offset + COUNTER_FROM)
+            _I32.pack_into(blob, offset + COUNTER_AT, distance)
         region.put(bytes(blob))
         return Translation(
             entries=dict(zip(self.entries, [start + offset for offset in self.offsets], strict=True)),
@@ -102,7 +103,7 @@ class QuickImage:
             start=start,
             end=start + len(blob),
             instructions=self.instructions,
-            counters={pc: counter + counter_number(number) for number, pc in enumerate(self.entries)},
+            counters=dict(zip(self.entries, counters, strict=True)),
         )
 
 
@@ -157,7 +158,6 @@ def collect(units: Iterable[Translation], region: Region, jumps: Iterable[tuple[
         addresses += [pc for _, pc in unit.instructions]
         ranges += zip(unit.covers, unit.code, strict=True)
     covers, code = _merged(sorted(ranges))
-    _count_from(blob, entries.values())
     return QuickImage(
         bytes(blob),
         list(entries),
@@ -167,21 +167,6 @@ def collect(units: Iterable[Translation], region: Region, jumps: Iterable[tuple[
         code,
         tuple(jumps),
     )
-
-
-def _count_from(blob: bytearray, offsets: Iterable[int], *, first: int = 0, base: int = 0) -> None:
-    """Give entries their counters by number, in a blob that is to stand at `base`."""
-    for number, offset in enumerate(offsets, first):
-        _I32.pack_into(blob, offset + COUNTER_AT, COUNTER_BYTES * counter_number(number) - base - offset - COUNTER_FROM)
-
-
-def _move_counters(blob: bytearray, offsets: Iterable[int], by: int) -> None:
-    """Have each entry count `by` bytes farther on."""
-    if by:
-        read, write = _I32.unpack_from, _I32.pack_into
-        for offset in offsets:
-            at = offset + COUNTER_AT
-            write(blob, at, ((read(blob, at)[0] + by + (1 << 31)) & 0xFFFF_FFFF) - (1 << 31))
 
 
 def _merged(ranges: Iterable[tuple[tuple[int, int], bytes]]) -> tuple[tuple[tuple[int, int], ...], tuple[bytes, ...]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from virtus.host import process_memory
 from virtus.vcpus.translator import quick_image
 from virtus.vcpus.translator.digest import checksum
+from virtus.vcpus.translator.intervals import Intervals
 from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge
 from virtus.vcpus.translator.quick_image import QuickImage
 from virtus.vcpus.translator.space import AddressSpace, Translation
@@ -95,7 +96,7 @@ class Tiers:
         self._kept_jumps: set[tuple[int, int]] = set()
         self._quick_made: dict[str, dict[int, Translation]] = {}  # by the place of each
         self._wishes: dict[str, list[int]] = {}  # by image, the first wanted most
-        self._kept_covers: set[tuple[int, int]] = set()
+        self._kept_covers = Intervals()
         self._number = 0
         self.made = self.kept = self.kept_quick = self.failed = 0
 
@@ -134,7 +135,7 @@ class Tiers:
         self._waiting[self._number] = space, pc, translation
         image = self._image_at(context, pc, pc + 1)
         whole = translation is None
-        covered = any(start <= pc < end for start, end in self._kept_covers)
+        covered = pc in self._kept_covers
         request = Request(
             self._number, self._vcpu.isa.name, pc, tuple(code), jumps, space.precise, image, whole, covered
         )
@@ -269,7 +270,8 @@ class Tiers:
         if units is None:
             units = self._images[name] = [self._place(made) for made in self._store.load(name)]
             self.kept += len(units)
-            self._kept_covers.update(piece for unit in units for piece in unit.covers)
+            for low, high in (piece for unit in units for piece in unit.covers):
+                self._kept_covers.add(low, high)
             if wishes := self._store.load_wishes(name):
                 self._wishes[name] = wishes
             self._quick[name] = self._kept_quick(name)

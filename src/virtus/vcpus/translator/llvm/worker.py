@@ -134,18 +134,17 @@ def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None
     while (request := requests.take()) is not None:
         nearby = not request.whole and (request.covered or answered.covers(request))
         result = answered.result(request) or _serve(isa, request, nearby=nearby)
-        requests.done()
         if result.optimised is not None:
             answered.add(request, result.optimised)
-        if result.optimised is not None and request.image:
-            made.optimised.setdefault(request.image, []).append(result.optimised)
+            made.add(request.image, result.optimised)
+        requests.done()
         data = encoded(result)
         try:
             connection.sendall(_LENGTH.pack(len(data)) + data)
         except OSError:
             continue  # the other thread is about to end this
     if keep is not None:
-        keep.store(made.optimised)
+        keep.store(made.taken())
     os._exit(0)
 
 
@@ -155,14 +154,27 @@ class Made:
     def __init__(self) -> None:
         self.optimised: dict[str, list[Optimised]] = {}
         self.quick: dict[str, QuickImage] = {}
+        self._change = threading.Lock()
+
+    def add(self, image: str, unit: Optimised) -> None:
+        """One more, unless it belongs to no image."""
+        if image:
+            with self._change:
+                self.optimised.setdefault(image, []).append(unit)
+
+    def taken(self) -> dict[str, list[Optimised]]:
+        """The optimised code that has not been taken yet."""
+        with self._change:
+            units, self.optimised = self.optimised, {}
+        return units
 
     def keep(self, keeper: Keeper, wishes: dict[str, list[int]]) -> None:
-        """Do so."""
+        """Keep what there is by now."""
         keeper.store_wishes(wishes)
         if self.quick:
             keeper.store_quick(self.quick)
-        if self.optimised:
-            keeper.store(dict(self.optimised))
+        if units := self.taken():
+            keeper.store(units)
 
 
 class Requests:
