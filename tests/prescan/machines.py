@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 START = 0x10000
 PRINT, END = 0xE9, 0xF4
+PRINT_EAX, DONE = "outl %eax, $0xE9\n", "out %al, $0xF4\n"
 FLAT_CODE, FLAT_DATA = 0xC09B, 0xC093
 MEMORY = 16 << 20
 
@@ -67,3 +69,12 @@ class TestMachine:
     def close(self) -> None:
         self.vcpu.close()
         self.memory.close()
+
+
+def printed(machine: TestMachine) -> list[int]:
+    """The 32-bit numbers that a guest has printed."""
+    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
+
+
+Boot = Callable[..., TestMachine]
+"""Makes a machine of assembly: `boot(source, depth=12)`."""

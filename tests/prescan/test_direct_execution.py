@@ -5,12 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from tests.prescan.machines import DONE, PRINT_EAX, Boot, assemble, needs_assembler, printed
 from virtus.errors import MachineBroken
 from virtus.exits import Reason
 from virtus.host import timestamp
@@ -21,29 +20,6 @@ from virtus.vcpus.scanned.memory_access import PhysicalSpace
 from virtus.vcpus.scanned.vcpu import ScannedVcpu
 
 pytestmark = needs_assembler
-
-Boot = Callable[..., TestMachine]
-PRINT_EAX = "outl %eax, $0xE9\n"
-DONE = "out %al, $0xF4\n"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    machines: list[TestMachine] = []
-
-    def start(source: str, depth: int = 12) -> TestMachine:
-        machine = TestMachine(assemble(source, tmp_path), depth)
-        machines.append(machine)
-        return machine
-
-    yield start
-    for machine in machines:
-        machine.close()
-
-
-def printed(machine: TestMachine) -> list[int]:
-    """The 32-bit numbers that a guest has printed."""
-    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
 
 
 def test_the_interrupt_flag_is_virtual_and_silent_instructions_are_caught(boot: Boot) -> None:

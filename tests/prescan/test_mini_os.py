@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from tests.prescan.machines import TestMachine, assemble, needs_assembler, printed
 from virtus.exits import Reason
 from virtus.vcpus.scanned.memory_access import ACCESSED, DIRTY
 
@@ -78,10 +78,6 @@ def boot(tmp_path: Path) -> Iterator[Boot]:
     yield start
     for machine in machines:
         machine.close()
-
-
-def printed(machine: TestMachine) -> list[int]:
-    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
 
 
 def test_user_code_runs_and_calls(boot: Boot) -> None:

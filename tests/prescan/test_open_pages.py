@@ -1,39 +1,19 @@
 """Open pages: a guest that computes runs in a flat segment where it can, and elsewhere as before."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from tests.prescan.machines import DONE, PRINT_EAX, Boot, needs_assembler, printed
 from virtus.vcpus.scanned import vcpu
 
 pytestmark = needs_assembler
 
-Boot = Callable[[str], TestMachine]
-PRINT_EAX = "outl %eax, $0xE9\n"
-DONE = "out %al, $0xF4\n"
 SPIN = "mov $40000000, %ecx; 7: dec %ecx; jnz 7b"
 """Some ticks."""
 
 
-@pytest.fixture
-def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Boot]:
-    machines: list[TestMachine] = []
+@pytest.fixture(autouse=True)
+def code_cannot_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vcpu, "can_hide_code", lambda: False)
-
-    def start(source: str) -> TestMachine:
-        machine = TestMachine(assemble(source, tmp_path))
-        machines.append(machine)
-        return machine
-
-    yield start
-    for machine in machines:
-        machine.close()
-
-
-def printed(machine: TestMachine) -> list[int]:
-    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
 
 
 def test_pages_whose_instructions_go_over_their_ends_and_use_floating_point_are_open(boot: Boot) -> None:

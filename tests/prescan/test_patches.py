@@ -1,11 +1,8 @@
 """Patches: what hot sites become does what the instructions did, and gives up where its easy case is not given."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from tests.prescan.machines import DONE, PRINT_EAX, Boot, needs_assembler, printed
 from virtus.exits import Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.scanned import patches, port_shortcuts
@@ -16,9 +13,6 @@ from virtus.vcpus.scanned.patches import HOT
 
 pytestmark = needs_assembler
 
-Boot = Callable[..., TestMachine]
-PRINT_EAX = "outl %eax, $0xE9\n"
-DONE = "out %al, $0xF4\n"
 TABLES = """
     .align 8
     gdt: .quad 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF93000000FFFF
@@ -32,25 +26,6 @@ PAGING = """
 """
 ROUNDS = 8 * HOT
 MANY = 80 * HOT
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    machines: list[TestMachine] = []
-
-    def start(source: str) -> TestMachine:
-        machine = TestMachine(assemble(source, tmp_path))
-        machines.append(machine)
-        return machine
-
-    yield start
-    for machine in machines:
-        machine.close()
-
-
-def printed(machine: TestMachine) -> list[int]:
-    """The 32-bit numbers that a guest has printed."""
-    return [int.from_bytes(machine.printed[at : at + 4], "little") for at in range(0, len(machine.printed), 4)]
 
 
 def test_returns_from_interrupts_to_the_same_segment_are_patched(boot: Boot) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.prescan.machines import TestMachine, assemble, needs_assembler
+from tests.prescan.machines import DONE, PRINT_EAX, TestMachine, assemble, needs_assembler
 from virtus.host import probe, protection_keys
 from virtus.vcpus.scanned import vcpu
 from virtus.vcpus.scanned.child import CODE_AT, Child
 
-PRINT_EAX = "outl %eax, $0xE9\n"
-DONE = "out %al, $0xF4\n"
 NO_SPACE = -1
 
 

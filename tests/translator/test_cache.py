@@ -167,6 +167,7 @@ def test_wishes_are_kept_until_they_are_fulfilled(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_works_on(tmp_path: Path) -> None:
     def in_a_process_of_its_own() -> bool:
         code = "import sys; from virtus.isa.riscv64 import RISCV64; from virtus.vcpus.translator.cache import Cache\n"
