@@ -274,7 +274,7 @@ def main() -> None:
     text = emulation_report.markdown(figures)
     print(text)
     if options.document:
-        emulation_report.document(text)
+        emulation_report.PUBLISHED.put(text)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import quiet
+from benchmarks.published import DOCS, Published
 
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "emulation.md"
-BEGIN: Final = "<!-- figures: python -m benchmarks.emulation -->"
-END: Final = "<!-- end of figures -->"
+PUBLISHED: Final = Published(DOCS / "emulation.md", "emulation")
 OURS, COLD, QEMU = "emulation", "emulation, nothing kept", "qemu-riscv64"
 COLOURS: Final = {"native": "#3b3f45", OURS: "#1f6fb4", "unicorn-riscv64": "#b0b7bf"}
 """Of the bars; QEMU is the line that they start from."""
@@ -83,13 +82,6 @@ def _starts(figures: dict[str, Any]) -> list[str]:
         cells = (_spread([value * 1e3 for value in starts[label][name]]) for label in ("hello", "first output"))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
-
-
-def document(text: str) -> None:
-    """Put the tables where docs/emulation.md has them."""
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:

@@ -27,11 +27,11 @@ from tests.xen import kernels
 
 from benchmarks import quiet
 from benchmarks.paravirt import build
+from benchmarks.published import DOCS, Published
 
 RESULTS: Final = Path(__file__).parent / "results"
 TIMING: Final = Path(__file__).parent / "programs" / "nested_timing.py"
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "hvm.md"
-BEGIN, END = "<!-- figures: python -m benchmarks.hypervisor -->", "<!-- end of figures -->"
+PUBLISHED: Final = Published(DOCS / "hvm.md", "hypervisor")
 QEMU: Final = "qemu-system-x86_64"
 PLACE: Final = f"/usr/bin/{QEMU}"
 FIRMWARE: Final = (
@@ -209,10 +209,7 @@ def main() -> None:
     table = markdown(measured)
     print(table)
     if options.document:
-        text = DOCUMENT.read_text()
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        PUBLISHED.put(table)
 
 
 if __name__ == "__main__":

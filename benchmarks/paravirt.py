@@ -23,11 +23,11 @@ from typing import Any, Final
 from tests.xen import kernels
 
 from benchmarks import quiet
+from benchmarks.published import DOCS, Published
 
 RESULTS: Final = Path(__file__).parent / "results"
 PROBE: Final = Path(__file__).parent / "programs" / "guest_probe.c"
-DOCUMENT: Final = Path(__file__).parent.parent / "docs" / "paravirt.md"
-BEGIN, END = "<!-- figures: python -m benchmarks.paravirt -->", "<!-- end of figures -->"
+PUBLISHED: Final = Published(DOCS / "paravirt.md", "paravirt")
 READY: Final = "in user space"
 SCRIPT: Final = f"""
 echo {READY}
@@ -230,10 +230,7 @@ def main() -> None:
     table = markdown(measured)
     print(table)
     if options.document:
-        text = DOCUMENT.read_text()
-        before, _, rest = text.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        PUBLISHED.put(table)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import prescan_system
+from benchmarks.published import DOCS, Published
 from virtus.exits import Reason
 from virtus.machine.machine_spec import MIB, MachineSpec
 from virtus.machine.vm_driver import VmDriver
@@ -48,8 +49,7 @@ GUESTS: Final = {
         4: mov %eax, (%edi); add $4, %esi; cmp $words + 131072, %esi; jne 2b""",
     "150000 pushf, cli, popf": "mov $50000, %ecx; 1: pushf; pop %eax; cli; push %eax; popf; dec %ecx; jnz 1b",
 }
-DOCUMENT: Final = Path(__file__).parents[1] / "docs/prescan.md"
-BEGIN, END_MARK = "<!-- figures: python -m benchmarks.prescan -->", "<!-- end of figures -->"
+PUBLISHED: Final = Published(DOCS / "prescan.md", "prescan")
 LEAST_MS: Final = 20
 """Less is too little to be compared with."""
 PRIVILEGED: Final = {"150000 pushf, cli, popf"}
@@ -176,8 +176,7 @@ def main() -> None:
     found = table(guests, systems, list(ways))
     print(found)
     if options.document:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{found}\n\n{END_MARK}{rest.partition(END_MARK)[2]}")
+        PUBLISHED.put(found)
 
 
 if __name__ == "__main__":

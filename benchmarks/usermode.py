@@ -17,9 +17,10 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks import quiet, workloads
+from benchmarks.published import DOCS, Published
 from virtus.comparison.candidates import Candidate, Place, candidates
 from virtus.comparison.compare import Comparison, compare
 from virtus.comparison.measure import placed
@@ -28,8 +29,7 @@ from virtus.machine.spec import GuestSpec
 from virtus.report import plot
 from virtus.techniques import registry
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- figures: python -m benchmarks.usermode -->", "<!-- end of figures -->"
+PUBLISHED: Final = Published(DOCS / "benchmarks.md", "usermode")
 RESULTS = Path(__file__).parent / "results"
 CALLS = 20_000
 UNKNOWN = 1000  # no system call: `seccomp` notifies its supervisor of it
@@ -140,13 +140,6 @@ def _spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def document(text: str) -> None:
-    """Put the tables where docs/benchmarks.md has them."""
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each (default: 5)")
@@ -175,7 +168,7 @@ def main() -> None:
     plot.plot(compiled, RESULTS / "usermode.svg", frozenset(registry.names()))
     print(markdown(figures))
     if options.document:
-        document(markdown(figures))
+        PUBLISHED.put(markdown(figures))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, Final
 from tests.win32.programs import PROGRAMS, Program, fetched
 
 from benchmarks import quiet
+from benchmarks.published import DOCS, Published
 from virtus.comparison.measure import measure
 from virtus.machine.spec import GuestSpec
 from virtus.techniques import registry
@@ -28,8 +29,7 @@ from virtus.techniques.peers import wine
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results"
-DOCUMENT: Final = HERE.parent / "docs" / "windows.md"
-BEGIN, END = "<!-- benchmarks.windows -->", "<!-- /benchmarks.windows -->"
+PUBLISHED: Final = Published(DOCS / "windows.md", "windows")
 WRAPPER, EMULATION, WINE, LINUX = "api-wrapper", "api-emulation", "wine", "Linux build"
 ORDER: Final = (WRAPPER, EMULATION, WINE, LINUX)
 COMPILER: Final = "x86_64-w64-mingw32-gcc"
@@ -151,13 +151,6 @@ def without_start(jobs: dict[str, dict[str, list[float]]], job: str, names: list
     return cells
 
 
-def document(text: str) -> None:
-    """Put the tables where docs/windows.md has them."""
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-
-
 def plot(figures: dict[str, Any], path: Path) -> None:
     """Jobs as multiples of Wine's time, a logarithmic axis."""
     import matplotlib as mpl
@@ -240,7 +233,7 @@ def main() -> None:
     text = table(figures)
     print(text)
     if options.document:
-        document(text)
+        PUBLISHED.put(text)
 
 
 if __name__ == "__main__":

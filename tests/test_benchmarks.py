@@ -5,10 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from benchmarks import claims, emulation, emulation_report, hypervisor, quiet, usermode
+from benchmarks import claims, emulation, emulation_report, hypervisor, paravirt, prescan, quiet, usermode, windows
+from benchmarks.published import END, Published
 
 
 @pytest.fixture
@@ -47,13 +49,22 @@ def test_figures_of_a_busy_machine_say_so(figures: dict[str, Any]) -> None:
     assert "took 40% of the processors meanwhile: these figures are not" in usermode.markdown(figures)
 
 
-def test_tables_take_the_place_of_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"above\n{usermode.BEGIN}\nold\n{usermode.END}\nbelow\n")
-    monkeypatch.setattr(usermode, "DOCUMENT", page)
+def test_tables_take_the_place_of_the_old(tmp_path: Path) -> None:
+    published = Published(tmp_path / "page.md", "any")
+    published.document.write_text(f"above\n{published.begin}\nold\n{END}\nbelow\n")
     for text in ("first", "new"):
-        usermode.document(text)
-    assert page.read_text() == f"above\n{usermode.BEGIN}\n\nnew\n\n{usermode.END}\nbelow\n"
+        published.put(text)
+    assert published.document.read_text() == f"above\n{published.begin}\n\nnew\n\n{END}\nbelow\n"
+
+
+@pytest.mark.parametrize("marks", [("", END), ("begin", ""), ("", ""), (END, "begin")])
+def test_a_document_without_its_marks_is_left_alone(tmp_path: Path, marks: tuple[str, str]) -> None:
+    published = Published(tmp_path / "page.md", "any")
+    text = "\n".join(mark.replace("begin", published.begin) for mark in marks)
+    published.document.write_text(text)
+    with pytest.raises(ValueError, match="put both marks"):
+        published.put("new")
+    assert published.document.read_text() == text
 
 
 def test_claims_take_their_own_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,12 +75,13 @@ def test_claims_take_their_own_figures(tmp_path: Path, monkeypatch: pytest.Monke
     assert page.read_text() == "<!-- speed -->1.50<!-- / --> and <!-- switches uml-tt -->9<!-- / -->"
 
 
-@pytest.mark.parametrize(
-    ("document", "begin"),
-    [(each.DOCUMENT, mark) for each in (usermode, emulation_report) for mark in (each.BEGIN, each.END)],
-)
-def test_the_document_has_the_marks(document: Path, begin: str) -> None:
-    assert document.read_text().count(begin) == 1
+@pytest.mark.parametrize("benchmark", [usermode, emulation_report, hypervisor, paravirt, prescan, windows])
+def test_the_document_has_the_marks(benchmark: ModuleType) -> None:
+    published = benchmark.PUBLISHED
+    _, begin, after = published.document.read_text().partition(published.begin)
+    assert begin
+    assert published.begin not in after
+    assert END in after
 
 
 def spin() -> None:
