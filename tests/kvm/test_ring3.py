@@ -10,15 +10,17 @@ import pytest
 
 from virtus.exits import Reason
 from virtus.host import cpuid as host_cpuid
+from virtus.host import segments
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
 from virtus.memory.x86_paging import PRESENT, USER, WRITABLE, find_entry, is_canonical, translate
 from virtus.vcpus import kvm as vcpus
 from virtus.vcpus import kvm_context, monitor_pages
 from virtus.vcpus.kvm import KvmVcpu
+from virtus.vcpus.kvm_turns import Turns
 
 RW = PRESENT | WRITABLE | USER
-RAX, RBX, RSP, R11, RIP, RFLAGS = 0, 1, 6, 11, 16, 17
+RAX, RBX, RDI, RSP, R11, RIP, RFLAGS = 0, 1, 5, 6, 11, 16, 17
 CODE, DATA, READ_ONLY, NOTHING = 0x1000, 0x2000, 0x3000, 0x4000
 SIZE = 8 << 20
 LEAVES = {(1, 0): host_cpuid.leaf(1)}
@@ -27,10 +29,10 @@ LEAVES = {(1, 0): host_cpuid.leaf(1)}
 class Bare:
     """A vCPU with one page each of code, data, and read-only data, at virtual addresses below 16 KiB."""
 
-    def __init__(self) -> None:
+    def __init__(self, processors: int = 1) -> None:
         self.memory = GuestMemory(SIZE, "test")
         pool = FramePool(0, self.memory.frames)
-        self.vcpu = KvmVcpu(self.memory, pool, LEAVES, frozenset())
+        self.vcpu = KvmVcpu(self.memory, pool, LEAVES, frozenset(), processors)
         self.context = self.vcpu.context
         root, level3, level2, self.level1 = (pool.take() for _ in range(4))
         entries = self.memory.entries
@@ -217,3 +219,53 @@ def test_bases_of_gs_are_exchanged_between_kernel_and_program(bare: Bare) -> Non
     context.switch()
     context.load_user_gs(0, 0)
     assert (context.gs_base, context.user_gs_base) == (0x1000, 0)
+
+
+def test_processors_that_take_turns_have_selectors_of_their_own() -> None:
+    """Linux takes the base of FS for lost when it finds a selector there: a thread of another processor crashed."""
+    if vcpus.usable():
+        pytest.skip("no KVM here")
+    bare = Bare(2)
+    second = bare.vcpu.another()
+    turns = Turns([bare.vcpu, second])
+    load = "b82b000000 8ee0 8ee8 8ed8 0f05"  # into fs, gs, ds
+    contexts = bare.context, second.context
+
+    def run(number: int, code: str) -> tuple[int, int]:
+        code = code.replace(" ", "")
+        bare.memory.frame(bare.frames[CODE])[: len(code) // 2] = bytes.fromhex(code)
+        for context in contexts:
+            context.parked = context.ident != number
+        contexts[number].start(bare.root, CODE, DATA + PAGE)
+        while turns.run().reason is not Reason.HYPERCALL:
+            pass
+        return contexts[number].regs[RBX], contexts[number].regs[RDI]
+
+    try:
+        run(0, load)
+        assert run(1, "668ce3 668cef 0f05") == (0, 0)
+        assert run(0, "668cdb 0f05")[0] in (0, 0x2B)  # ds: what it had loaded, where a guest can see its selectors
+    finally:
+        turns.close()
+        bare.memory.close()
+        segments.exchange(0)
+
+
+def test_a_kernel_sets_the_base_of_fs_without_coming_out(bare: Bare) -> None:
+    """Where gates are open; elsewhere, and for what is no base of a program's, it is a hypercall as any other."""
+    inside = bare.vcpu.gates is not None and segments.ring3_sets_bases()
+    twice = "0f05 b827000000 0f05".replace(" ", "")
+    bare.context.fs_base = 0
+    assert bare.run(twice, rax=25, rdi=0, rsi=0x7000_1234, rflags=0x41) == (Reason.HYPERCALL, 39 if inside else 25)
+    assert bare.context.fs_base == (0x7000_1234 if inside else 0)
+    assert bare.context.regs[RFLAGS] & 0x41 == 0x41
+    for which, base in ((0, 1 << 47), (0, 1 << 63), (0, 0xFFFF_8000_0000_0000), (2, 0x1000), (3, 0x2B)):
+        assert bare.run(twice, rax=25, rdi=which, rsi=base) == (Reason.HYPERCALL, 25)
+        assert bare.context.regs[RDI] == which
+    bare.context.user_root = bare.root
+    bare.context.switch()
+    try:
+        assert bare.run(twice, rax=25, rdi=0, rsi=0x1000) == (Reason.SYSCALL, 25)
+    finally:
+        bare.context.switch()
+    assert bare.context.fs_base == (0x7000_1234 if inside else 0)

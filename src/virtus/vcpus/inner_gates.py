@@ -1,6 +1,6 @@
 """Gates that do not lead out: a program's call or page fault reaches its kernel, and its kernel's return the program,
-without leaving KVM. For hosts whose KVM is software: there a world switch costs 29 µs, but an instruction at ring 0,
-which is emulated, less than one, and a `syscall` stays at ring 3.
+without leaving KVM; and a kernel that switches threads sets the base of FS. For hosts whose KVM is software: there a
+world switch costs 29 µs, an instruction at ring 0, which is emulated, less than one, and a `syscall` stays at ring 3.
 
 A breakpoint in a page of ours brings a call or a return to ring 0, where address space, base of GS and state change.
 What touches the guest's memory runs at ring 3, natively and with the guest's rights. Whoever jumps into the page from
@@ -17,7 +17,7 @@ KERNEL, PROGRAM, PROGRAM_LEAVES, KERNEL_READY = range(4)
 """Who runs (the word `state`): a kernel or a program all of whose gates lead out, and those for whom these are open."""
 OF_KERNEL: Final = (KERNEL, KERNEL_READY)
 WORDS: Final = (
-    "state", "kernel_root", "user_root", "stack", "call", "fault", "faulted_at", "rax", "error", "rip",
+    "state", "kernel_root", "user_root", "stack", "call", "fault", "faulted_at", "rax", "error", "rip", "bases",
 )  # fmt: skip
 WORD: Final = {name: number for number, name in enumerate(WORDS)}
 RETURN_CALL: Final = 23  # __HYPERVISOR_iret
@@ -28,6 +28,8 @@ SOURCE: Final = """
 call:              # ring 3, by syscall. Whose is it?
   833d {shown.state} 01        # cmp dword [state], PROGRAM
   0f84 {program}               # je program
+  83f8 19                      # cmp eax, __HYPERVISOR_set_segment_base
+  0f84 {set_base}              # je set_base
   83f8 17                      # cmp eax, RETURN_CALL
   0f85 {leave_call}            # jne leave_call
   833d {shown.state} 03        # cmp dword [state], KERNEL_READY
@@ -57,6 +59,24 @@ as_it_was:
 program:
   cc                           # int3
 leave_call:
+  e9 {out_call}                # jmp out_call
+set_base:
+  833d {shown.bases} 01        # cmp dword [bases], 1
+  0f85 {leave_call}            # jne leave_call
+  833d {shown.state} 02        # cmp dword [state], PROGRAM_LEAVES
+  0f84 {leave_call}            # je leave_call: a program's call of this number
+  85ff                         # test edi, edi
+  0f85 {leave_call}            # jne leave_call: not SEGBASE_FS
+  4889f7                       # mov rdi, rsi
+  48c1ef2f                     # shr rdi, 47
+  0f85 {far_base}              # jne far_base: no address of a program's
+  f3480faed6                   # wrfsbase rsi
+  31c0                         # xor eax, eax
+  4153                         # push r11
+  9d                           # popfq
+  ffe1                         # jmp rcx
+far_base:
+  31ff                         # xor edi, edi
   e9 {out_call}                # jmp out_call
 
 breakpoint:        # ring 0; the frame: rip cs rflags rsp ss

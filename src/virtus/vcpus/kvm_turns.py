@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from virtus.exits import Exit
+from virtus.host import segments
 from virtus.vcpus.kvm import KvmVcpu
 
 TURN: Final = 5_000_000
@@ -22,6 +23,7 @@ class Turns:
         self._vcpus = vcpus
         self._current = vcpus[0]
         self._turn_ends = 0
+        self._selectors = dict.fromkeys(range(len(vcpus)), 0)
 
     def run(self) -> Exit:
         """See Vcpu: an exit of one of them. Whoever begins its turn comes out with Reason.EVENT first."""
@@ -45,6 +47,9 @@ class Turns:
         return current.run()
 
     def _begin(self, vcpu: KvmVcpu, now: int) -> Exit:
+        if vcpu is not self._current:
+            # where KVM does not keep them apart, Linux took another processor's FS for its thread's, and lost its base
+            self._selectors[self._current.number] = segments.exchange(self._selectors[vcpu.number])
         self._current, self._turn_ends = vcpu, now + TURN
         return vcpu.event()
 

@@ -9,6 +9,7 @@ Source: Intel SDM volume 3A, chapters 4 (paging), 6 (interrupts), 8 (task state)
 import struct
 from typing import Final
 
+from virtus.host.segments import ring3_sets_bases
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.pool import FramePool
 from virtus.vcpus import inner_gates
@@ -136,6 +137,7 @@ class MonitorPages:
         self.memory.entries(self._level1)[WORDS_SHOWN >> FRAME_SHIFT & 511] = frame << FRAME_SHIFT | USER | PRESENT
         words = self.memory.entries(frame)
         words[inner_gates.WORD["faulted_at"]] = labels["faulted"]
+        words[inner_gates.WORD["bases"]] = ring3_sets_bases()
         self._set_gate(BREAKPOINT, labels["breakpoint"])
         self._set_gate(PAGE_FAULT, labels["page_fault"])
         return labels["call"], words

@@ -10,10 +10,13 @@ from typing import Final
 
 from virtus.host import cpuid as host
 from virtus.host.cpuid import Leaf
+from virtus.host.segments import null_clears_base
 
 XEN_LEAF: Final = 0x40000000
 XEN_VERSION: Final = 4 << 16 | 17
 HIGHEST_BASIC, HIGHEST_EXTENDED, EXTENDED = 0xD, 0x80000008, 0x80000000
+EXTENDED_FEATURES_2: Final = 0x80000021
+NULL_CLEARS_BASE: Final = 1 << 6  # of EAX: NullSelectClearsBase
 XSAVE_LEAF: Final = 0xD
 INDEXED: Final = frozenset({4, 7, XSAVE_LEAF, 0x8000001D})
 STATE_X87, STATE_MASK = 1, 0xE7  # x87, SSE, AVX and AVX-512: what XSETBV may switch on
@@ -57,6 +60,10 @@ class CpuidPolicy:
             indices = {7: 1, 4: 4, XSAVE_LEAF: 9}.get(number, 1)
             for index in range(indices):
                 found[number, index] = self._limit(number, index, host.leaf(number, index))
+        if host.leaf(EXTENDED)[0] >= EXTENDED_FEATURES_2 and null_clears_base():
+            # else Linux loads FS and GS twice at each switch, at a hypercall each; it may be true and not said
+            found[EXTENDED, 0] = (EXTENDED_FEATURES_2, *found[EXTENDED, 0][1:])
+            found[EXTENDED_FEATURES_2, 0] = (NULL_CLEARS_BASE, 0, 0, 0)
         signature = (
             int.from_bytes(b"XenV", "little"),
             int.from_bytes(b"MMXe", "little"),
