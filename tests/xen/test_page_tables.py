@@ -145,6 +145,24 @@ def test_an_entry_may_keep_what_the_processor_noted() -> None:
         check(domain)
 
 
+def test_of_a_former_table_only_what_was_replaced_is_looked_at_again() -> None:
+    """A processor that shadows tables may remember an entry that the hypervisor replaced while the frame was none."""
+    with stopped_domains() as (_, (domain,), _):
+        context, frame = domain.cpu.context, domain.first_frame
+        at, target = frame << FRAME_SHIFT, (frame + 1) << FRAME_SHIFT
+        domain.tables.write(at, target | RO)
+        assert not context.changed  # it has never been a table
+        domain.tables.pin(frame, 1)
+        domain.tables.unpin(frame)
+        domain.tables.write(at, target | RW)
+        domain.tables.write(at + 8, target | RW)  # there was nothing before
+        assert context.changed == [at]
+        domain.tables.stored_into(frame)  # somewhere in it, by a back end
+        domain.tables.pin(frame, 1)
+        assert at in context.changed
+        check(domain)
+
+
 @pytest.mark.parametrize(("address", "error"), [(0, EPERM), (4, EINVAL), (1 << 45, EINVAL)])
 def test_entries_are_the_domains_own_and_aligned(address: int, error: int) -> None:
     with stopped_domains() as (_, (domain,), _):

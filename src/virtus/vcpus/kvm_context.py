@@ -20,6 +20,8 @@ FLAT_DATA: Final = 0x0000_F200_0000_0000  # present, ring 3, writable data
 FIXED_FLAGS: Final = 0x202  # interrupts stay on for the host; bit 1 is always set
 MSR_TSC: Final = 0x10
 MSR_KERNEL_GS_BASE: Final = 0xC0000102
+MOST_CHANGED: Final = 1 << 16
+"""Entries after which a guest that changes them and never asks for a flush gets one."""
 NULL: Final = kvm.SEGMENT.pack(0, 0xFFFFFFFF, 0, 3, 1, 3, 1, 1, 0, 1, 0, 0, 0)
 
 
@@ -245,6 +247,8 @@ class KvmContext:
         if same_frame and new & kept == kept and not new & ~old & NO_EXECUTE and not old & ~new & ACCESSED_AND_DIRTY:
             return  # it only allows more: the processor will look again before it refuses
         self._vcpu.changed.append(address)
+        if len(self._vcpu.changed) > MOST_CHANGED:
+            self._vcpu.want_flush()
 
     def page_overwritten(self, frame: int) -> None:
         """A frame becomes a page table whose old translations may be remembered from an earlier life."""

@@ -25,6 +25,8 @@ from virtus.personalities.xen.frames import FrameTable, Kind
 FIRST_OURS, LAST_OURS = 256, 271
 """L4 slots of the hypervisor's in every address space (ROOT_PAGETABLE_FIRST_XEN_SLOT, asm-x86/config.h)."""
 IGNORED_CHANGES: Final = ACCESSED | DIRTY
+NOTHING: Final = bytes(256)
+"""So many bytes of a table are looked at together."""
 
 
 class Translations(Protocol):
@@ -126,8 +128,8 @@ class PageTables:
             self.translations.flush()  # it was writable, perhaps: nobody may write to it any more
         entries, taken = self.memory.entries(frame), list[int]()
         try:
-            for at, entry in enumerate(entries):
-                if entry & PRESENT and not (level == Kind.L4 and FIRST_OURS <= at <= LAST_OURS):
+            for at, entry in self._present(frame):
+                if not (level == Kind.L4 and FIRST_OURS <= at <= LAST_OURS):
                     fitted = self._fit(entry)
                     self._take(fitted, level)
                     taken.append(entry)
@@ -153,14 +155,25 @@ class PageTables:
 
     def _devalidate(self, frame: int, level: int) -> None:
         first = frame << FRAME_SHIFT
-        for at, entry in enumerate(self.memory.entries(frame)):
-            if entry & PRESENT and not (level == Kind.L4 and FIRST_OURS <= at <= LAST_OURS):
+        for at, entry in self._present(frame):
+            if not (level == Kind.L4 and FIRST_OURS <= at <= LAST_OURS):
                 if level == Kind.L1 and first + 8 * at in self.granted:
                     self.granted.discard(first + 8 * at)  # the grant's own reference stays until it is unmapped
                 else:
                     self._put(entry, level)
 
     # entries
+
+    def _present(self, frame: int) -> list[tuple[int, int]]:
+        """The entries of a table that are present, by their number; most tables are nearly empty."""
+        page, entries = bytes(self.memory.frame(frame)), self.memory.entries(frame)
+        found = list[tuple[int, int]]()
+        for first in range(0, PAGE, len(NOTHING)):
+            if page[first : first + len(NOTHING)] != NOTHING:
+                at = first >> 3
+                numbered = enumerate(entries[at : at + len(NOTHING) // 8].tolist(), at)
+                found += [(number, entry) for number, entry in numbered if entry & PRESENT]
+        return found
 
     @staticmethod
     def _fit(entry: int) -> int:
@@ -200,8 +213,10 @@ class PageTables:
         if Kind.L1 <= kind <= Kind.L4:
             self._write_entry(address, entry, kind, preserve)
         elif kind in (Kind.NONE, Kind.WRITABLE):
-            self._words[address >> 3] = entry
-            self.stored_into(frame)
+            at = address >> 3
+            old, self._words[at] = self._words[at], entry
+            if frame in self._ever:
+                self.translations.entry_changed(address, old, entry)
         else:
             raise Refused(EPERM, f"frame {frame:#x} holds segment descriptors")
 
