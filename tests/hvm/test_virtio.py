@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hvm.driver import SIZE, TABLE, Driver, Wire
+from tests.hvm.driver import AVAILABLE, SIZE, TABLE, USED_AT, Driver, Wire
 from virtus.devices import offload
 from virtus.devices.disk import Disk
 from virtus.devices.virtio import block, mmio, network
@@ -20,7 +20,7 @@ from virtus.devices.virtio.device import VERSION_1
 from virtus.devices.virtio.exclusion import DeviceMemory, Excluded
 from virtus.devices.virtio.mmio import Transport
 from virtus.devices.virtio.network import Network
-from virtus.devices.virtio.queue import DESCRIPTOR, NEXT, BadRing, Queue
+from virtus.devices.virtio.queue import DESCRIPTOR, NEXT, BadRing, Chain, Queue
 from virtus.devices.virtio.rng import Entropy
 from virtus.memory.guest_memory import PAGE, GuestMemory
 
@@ -197,6 +197,37 @@ def test_rings_that_are_none(memory: GuestMemory) -> None:
     queue.size, queue.used = 8, 4 * MIB - 4
     with pytest.raises(BadRing, match="beyond memory"):
         queue.start()
+
+
+def test_a_device_says_from_where_on_it_wants_to_be_told(memory: GuestMemory) -> None:
+    device = Entropy(memory)
+    driver, queue = Driver(memory, device), device.queues[0]
+    queue.event_index = True
+    asked = USED_AT + 4 + 8 * SIZE  # avail_event
+    for number in range(1, 2 * SIZE):
+        driver.request(16)
+        assert struct.unpack_from("<H", memory.bytes, asked) == (number,)
+
+
+@given(st.integers(0, 0xFFFF), st.lists(st.tuples(st.integers(1, SIZE), st.integers(-SIZE, 2 * SIZE)), max_size=20))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+def test_a_driver_is_told_when_what_it_waits_for_is_passed(
+    memory: GuestMemory, first: int, rounds: list[tuple[int, int]]
+) -> None:
+    """By the text of the standard (2.7.7.2): when the index moves past used_event; here number by number."""
+    device = Entropy(memory)
+    Driver(memory, device)
+    queue = device.queues[0]
+    queue.event_index = True
+    queue._done = queue._told = first
+    for count, wanted in rounds:
+        event = queue._done + wanted & 0xFFFF
+        struct.pack_into("<H", memory.bytes, AVAILABLE + 4 + 2 * SIZE, event)
+        passed = [queue._done + at & 0xFFFF for at in range(count)]
+        for _ in range(count):
+            queue.give(Chain(0, [], []), 0)
+        assert queue.wants_interrupt() == (event in passed)
+        assert not queue.wants_interrupt()
 
 
 def test_descriptors_in_a_circle(memory: GuestMemory) -> None:

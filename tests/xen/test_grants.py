@@ -49,6 +49,41 @@ def told(domain: Domain, reference: int) -> int:
     return flags & (READING | WRITING)
 
 
+def test_what_is_borrowed_is_what_could_be_claimed(domain: Domain) -> None:
+    """Whatever the frame is: both refuse the same, and borrowing leaves no trace."""
+    frames, first = domain.frames, domain.first_frame
+    domain.tables.pin(first + 1, 1)
+    domain.tables.use_writable(first + 2)
+    frames.give_up(first + 6, domain.ident)
+    grant(domain, 1, 1)
+    grant(domain, 2, 2)
+    grant(domain, 3, 3)
+    grant(domain, 4, 4, flags=PERMIT_ACCESS | READ_ONLY)
+    grant(domain, 5, 5, to=7)
+    grant(domain, 6, 6)
+    grant(domain, 7, -1)
+    grant(domain, 8, frames.count - first)
+    before = bytes(frames.uses), bytes(frames.references)
+    answers = []
+    for reference in (*range(9), 1 << 20):
+        for write in (True, False):
+            found = []
+            for use in (domain.grants.borrow, domain.grants.claim):
+                try:
+                    frame = use(reference, DOMID_CONTROL, write=write)
+                    found.append((frame, 0))
+                    if use == domain.grants.claim:
+                        domain.grants.release(reference, frame, write=write)
+                except NotGranted as refusal:
+                    found.append((0, refusal.status))
+            assert found[0] == found[1], (reference, write)
+            assert told(domain, reference % 100) == 0
+            answers.append(found[0][1] == 0)
+    assert answers[2:10] == [False, True, True, True, True, True, False, True]  # a table is not written
+    assert not any(answers[10:])
+    assert (bytes(frames.uses), bytes(frames.references)) == before
+
+
 def test_a_use_is_told_until_it_ends(domain: Domain) -> None:
     grant(domain, 5, 3)
     frame = domain.grants.claim(5, DOMID_CONTROL, write=True)

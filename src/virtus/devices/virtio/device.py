@@ -8,6 +8,7 @@ from virtus.devices.virtio.queue import BadRing, Queue
 from virtus.memory.guest_memory import GuestMemory
 
 VERSION_1: Final = 1 << 32  # VIRTIO_F_VERSION_1: not a legacy device
+EVENT_INDEX: Final = 1 << 29  # VIRTIO_F_EVENT_IDX
 
 
 class Device:
@@ -20,7 +21,7 @@ class Device:
     def __init__(self, memory: GuestMemory) -> None:
         self.memory = DeviceMemory(memory)
         self.queues = [Queue(self.memory) for _ in range(self.queue_count)]
-        self.features = VERSION_1
+        self.features = VERSION_1 | EVENT_INDEX
         self.accepted = 0
         self.broken = ""  # why it needs a reset
         self.requests = self.bytes = 0

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from virtus.devices.virtio.device import Device
+from virtus.devices.virtio.device import EVENT_INDEX, Device
 from virtus.devices.virtio.queue import MOST, BadRing
 
 SIZE: Final = 0x1000
@@ -53,6 +53,7 @@ class Transport:
         self.device.accepted, self.device.broken = int(saved["accepted"]), str(saved["broken"])
         for queue, known in zip(self.device.queues, saved["queues"], strict=True):
             queue.load([int(one) for one in known])
+            queue.event_index = bool(self.device.accepted & EVENT_INDEX)
         self.device.load(saved["own"])
 
     def read(self, offset: int, size: int) -> int:
@@ -109,6 +110,7 @@ class Transport:
             if not value:
                 queue.reset()
                 return
+            queue.event_index = bool(self.device.accepted & EVENT_INDEX)
             try:
                 queue.start()
             except BadRing as error:

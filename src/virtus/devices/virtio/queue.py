@@ -4,6 +4,7 @@ The driver is the guest's: every index and address is checked, and what it chang
 """
 
 import struct
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -49,19 +50,22 @@ class Chain:
 
 
 class Queue:
-    """One queue of a device. `size` and the three addresses are the driver's to set until it is `ready`."""
+    """One queue of a device. `size` and the three addresses are the driver's to set until it is `ready`.
+
+    With `event_index` each side says how far the other may go on before it wants to be told (2.7.7, 2.7.10).
+    """
 
     def __init__(self, memory: DeviceMemory) -> None:
-        self._memory = memory
+        self._memory, self._barrier = memory, threading.Lock()
         self.reset()
 
     def reset(self) -> None:
         """As after power-on."""
         self._memory.release_rings(self)
         self.size = MOST
-        self.ready = False
+        self.ready = self.event_index = False
         self.descriptors = self.available = self.used = 0
-        self._next = self._done = 0
+        self._next = self._done = self._told = 0
 
     def start(self) -> None:
         """The driver says that it is ready; raises BadRing for rings that cannot be."""
@@ -77,6 +81,7 @@ class Queue:
             raise BadRing(str(error)) from error
         # indices are read and written as a whole, while the driver runs: `struct` goes byte by byte
         self._produced, self._served = self._available.cast("H"), self._used.cast("H")
+        self._told = self._done
         self.ready = True
 
     def save(self) -> list[int]:
@@ -99,6 +104,10 @@ class Queue:
         if not self.ready:
             return None
         produced = self._produced[1]
+        if produced == self._next and self.event_index:
+            self._served[2 + 4 * self.size] = self._next  # avail_event: tell us of the next one
+            self._settle()
+            produced = self._produced[1]
         if produced == self._next:
             return None
         if produced - self._next & 0xFFFF > self.size:
@@ -140,5 +149,15 @@ class Queue:
         self._served[1] = self._done
 
     def wants_interrupt(self) -> bool:
-        """Whether the driver wants to be told."""
-        return not struct.unpack_from("<H", self._available, 0)[0] & NO_INTERRUPT
+        """Whether the driver wants to be told of what was given since it was last asked."""
+        self._settle()
+        if not self.event_index:
+            return not self._produced[0] & NO_INTERRUPT
+        before, self._told = self._told, self._done
+        used_event = self._produced[2 + self.size]
+        return self._done - used_event - 1 & 0xFFFF < self._done - before & 0xFFFF
+
+    def _settle(self) -> None:
+        """The driver's processor sees what we have stored before we load what it stores: a lock is a full barrier."""
+        with self._barrier:
+            pass

@@ -131,10 +131,8 @@ class BlockBackEnd(BackEnd):
     def _indirect_segments(self, pages: list[int], count: int) -> list[tuple[int, int, int]]:
         segments, grants = list[tuple[int, int, int]](), self.domain.grants
         for reference in pages[: -(-count // PER_INDIRECT_PAGE)]:
-            frame = grants.claim(reference, DOMID_CONTROL, write=False)
-            page = bytes(self.domain.memory.frame(frame))
-            grants.release(reference, frame, write=False)
-            segments += SEGMENT.iter_unpack(page)
+            frame = grants.borrow(reference, DOMID_CONTROL, write=False)
+            segments += SEGMENT.iter_unpack(bytes(self.domain.memory.frame(frame)))
         return segments[:count]
 
     def _transfer(self, operation: int, sector: int, segments: list[tuple[int, int, int]]) -> None:
@@ -142,23 +140,18 @@ class BlockBackEnd(BackEnd):
         reading, grants, memory = operation == READ, self.domain.grants, self.domain.memory.bytes
         if not reading and self._disk.read_only:
             raise BadRequest("a write to a read-only disk")
-        pieces, held, size = list[memoryview](), list[tuple[int, int]](), 0
-        try:
-            for reference, first, last in segments:
-                if last < first or last >= PAGE // SECTOR:
-                    raise BadRequest("a segment beyond its page")
-                frame = grants.claim(reference, DOMID_CONTROL, write=reading)
-                held.append((reference, frame))
-                start = (frame << FRAME_SHIFT) + SECTOR * first
-                pieces.append(memory[start : start + SECTOR * (last + 1 - first)])
-                size += len(pieces[-1])
-            if sector * SECTOR + size > self._disk.size:
-                raise BadRequest("beyond the end of the disk")
-            if reading:
-                self._disk.read(sector * SECTOR, pieces)
-            else:
-                self._disk.write(sector * SECTOR, pieces)
-            self.bytes += size
-        finally:
-            for reference, frame in held:
-                grants.release(reference, frame, write=reading)
+        pieces, size = list[memoryview](), 0
+        for reference, first, last in segments:
+            if last < first or last >= PAGE // SECTOR:
+                raise BadRequest("a segment beyond its page")
+            start = (grants.borrow(reference, DOMID_CONTROL, write=reading) << FRAME_SHIFT) + SECTOR * first
+            count = SECTOR * (last + 1 - first)
+            pieces.append(memory[start : start + count])
+            size += count
+        if sector * SECTOR + size > self._disk.size:
+            raise BadRequest("beyond the end of the disk")
+        if reading:
+            self._disk.read(sector * SECTOR, pieces)
+        else:
+            self._disk.write(sector * SECTOR, pieces)
+        self.bytes += size

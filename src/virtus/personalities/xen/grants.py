@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE, GuestMemory
 from virtus.memory.x86_paging import ACCESSED, DIRTY, NO_EXECUTE, PRESENT, USER, WRITABLE
 from virtus.personalities.xen.abi import DOMID_SELF, EBUSY, EINVAL, Refused
+from virtus.personalities.xen.frames import Kind
 from virtus.personalities.xen.table import call
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ UNMAP: Final = struct.Struct("<QQIh2x")
 COPY: Final = struct.Struct("<QHH4xQHH4xHHh2x")  # struct gnttab_copy: source, destination, length, flags, status
 COPY_SOURCE_GRANT, COPY_DESTINATION_GRANT = 1, 2
 MOST_OPERATIONS: Final = 4096
+WHOLE: Final = (0, PAGE)
 
 
 class NotGranted(Exception):
@@ -101,20 +103,12 @@ class GrantTable:
             offset, length = 0, PAGE
         return flags, grantee, frame, offset, length
 
-    def claim(self, reference: int, user: int, *, write: bool, part: tuple[int, int] = (0, PAGE)) -> int:
+    def claim(self, reference: int, user: int, *, write: bool, part: tuple[int, int] = WHOLE) -> int:
         """The frame of a grant to the domain `user`, held until `release`; raises NotGranted.
 
         `part` are the bytes of the page, by offset and length, that are to be used.
         """
-        if reference >= self.shown * self._per_frame:
-            raise NotGranted(BAD_REFERENCE, f"grant {reference} is beyond the table")
-        flags, grantee, frame, offset, length = self._entry(reference)
-        if flags & TYPE_MASK != PERMIT_ACCESS or grantee != user:
-            raise NotGranted(BAD_REFERENCE, f"grant {reference} is not for domain {user}")
-        if write and flags & READ_ONLY:
-            raise NotGranted(PERMISSION_DENIED, f"grant {reference} is read-only")
-        if part[0] < offset or part[0] + part[1] > offset + length:
-            raise NotGranted(PERMISSION_DENIED, f"grant {reference} is for a part of its page")
+        flags, frame = self._granted(reference, user, write, part)
         try:
             if write:
                 self._domain.tables.use_writable(frame)
@@ -126,6 +120,31 @@ class GrantTable:
         told = flags & 0xFF if self.version == 1 else self._memory.bytes[at]
         self._memory.bytes[at] = told | READING | (WRITING if write else 0)
         return frame
+
+    def borrow(self, reference: int, user: int, *, write: bool) -> int:
+        """The frame of a grant, for a use that ends before any processor of the domain goes on; raises NotGranted.
+
+        So nobody sees that it is in use, and it is enough to look whether it may be.
+        """
+        frame, frames = self._granted(reference, user, write, WHOLE)[1], self._domain.frames
+        if frame >= frames.count or frames.owner[frame] != self._domain.ident or frames.kind[frame] != Kind.WRITABLE:
+            self.release(reference, self.claim(reference, user, write=write), write=write)
+        elif write:
+            self._domain.tables.stored_into(frame)
+        return frame
+
+    def _granted(self, reference: int, user: int, write: bool, part: tuple[int, int]) -> tuple[int, int]:
+        """Flags and frame of a grant that allows this; raises NotGranted."""
+        if reference >= self.shown * self._per_frame:
+            raise NotGranted(BAD_REFERENCE, f"grant {reference} is beyond the table")
+        flags, grantee, frame, offset, length = self._entry(reference)
+        if flags & TYPE_MASK != PERMIT_ACCESS or grantee != user:
+            raise NotGranted(BAD_REFERENCE, f"grant {reference} is not for domain {user}")
+        if write and flags & READ_ONLY:
+            raise NotGranted(PERMISSION_DENIED, f"grant {reference} is read-only")
+        if part[0] < offset or part[0] + part[1] > offset + length:
+            raise NotGranted(PERMISSION_DENIED, f"grant {reference} is for a part of its page")
+        return flags, frame
 
     def release(self, reference: int, frame: int, *, write: bool, last: bool = True) -> None:
         """End what `claim` began; `last` when nobody else holds this grant."""
