@@ -18,6 +18,8 @@ from virtus.guests import elf
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virtus-tests"
 META_PACKAGE: Final = "linux-image-cloud-amd64"
+GENERIC: Final = "linux-image-amd64"
+"""Debian's kernel for machines of all kinds: the same version, with most of it in modules."""
 DRIVERS: Final = (
     "drivers/block/xen-blkfront.ko", "drivers/net/xen-netfront.ko",
     "drivers/virtio/virtio.ko", "drivers/virtio/virtio_ring.ko", "drivers/virtio/virtio_mmio.ko",
@@ -35,14 +37,14 @@ NODE: Final = (
 )
 
 
-def kernel() -> Path:
-    """The directory with Debian's cloud kernel for this release, `vmlinuz`, and its front ends' modules; or skips."""
+def kernel(meta_package: str = META_PACKAGE) -> Path:
+    """The directory with Debian's kernel for this release, `vmlinuz`, and its front ends' modules; or skips."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.skip("no kernel to boot: apt-get and dpkg-deb fetch Debian's")
-    known = subprocess.run(["apt-cache", "depends", META_PACKAGE], capture_output=True, text=True, check=False).stdout
+    known = subprocess.run(["apt-cache", "depends", meta_package], capture_output=True, text=True, check=False).stdout
     match = re.search(r"Depends: (linux-image-\S+)", known)
     if match is None:
-        pytest.skip(f"no kernel to boot: apt does not know {META_PACKAGE} (apt-get update)")
+        pytest.skip(f"no kernel to boot: apt does not know {meta_package} (apt-get update)")
     CACHE.mkdir(parents=True, exist_ok=True)
     place = CACHE / f"{match[1]}.{EDITION}"
     with (CACHE / "kernel.lock").open("w") as lock:

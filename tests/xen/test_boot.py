@@ -39,14 +39,20 @@ sys.exit(report.status)
 """
 
 
-def command(ramdisk: Path, append: str, *disks: str) -> list[str]:
-    return [sys.executable, "-c", BOOT, str(kernels.kernel() / "vmlinuz"), str(ramdisk), append, *disks]
+def command(ramdisk: Path, append: str, *disks: str, package: str = kernels.META_PACKAGE) -> list[str]:
+    return [sys.executable, "-c", BOOT, str(kernels.kernel(package) / "vmlinuz"), str(ramdisk), append, *disks]
 
 
-def boot(ramdisk: Path, *disks: str, append: str = "quiet panic=-1") -> tuple[str, dict[str, Any]]:
+def boot(
+    ramdisk: Path, *disks: str, append: str = "quiet panic=-1", package: str = kernels.META_PACKAGE
+) -> tuple[str, dict[str, Any]]:
     """What the domain showed, and the report."""
     done = subprocess.run(
-        command(ramdisk, append, *disks), stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+        command(ramdisk, append, *disks, package=package),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     errors = done.stderr.decode().strip()
     assert errors.startswith("{"), errors
@@ -241,6 +247,90 @@ poweroff -f
     assert len({line for line in lines if line.endswith("/bin/busybox")}) == 1
     assert lines.index("0-1,3") < lines.index("0-3")
     assert lines.count("called") == 4
+
+
+THREADS = r"""
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sched.h>
+#include <unistd.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+static volatile int stop;
+static volatile long lost;
+static __thread volatile long ticks;
+static void tick(int number) { ticks += number; }
+static void *work(void *unused) {
+    unsigned long self = (unsigned long)pthread_self(), base;
+    for (long n = 0; !stop; n++) {
+        for (int i = 0; i < 2000; i++) {
+            __asm__ volatile("mov %%fs:0, %0" : "=r"(base));
+            lost += base != self;
+        }
+        if (n % 16 == 0) sched_yield();
+        if (n % 64 == 0) raise(SIGUSR1);
+    }
+    return unused;
+}
+int main(int count, char **words) {
+    struct itimerval often = {{0, 1000}, {0, 1000}};
+    pthread_t threads[6];
+    int status, failed = 0;
+    if (count > 1) return 0;
+    signal(SIGALRM, tick), signal(SIGUSR1, tick);
+    setitimer(ITIMER_REAL, &often, 0);
+    for (int i = 0; i < 6; i++) pthread_create(threads + i, 0, work, 0);
+    for (int i = 0; i < 25; i++) {
+        if (!fork()) {
+            execl(words[0], words[0], "child", (char *)0);
+            _exit(1);
+        }
+        wait(&status);
+        failed += status != 0;
+    }
+    stop = 1;
+    for (int i = 0; i < 6; i++) pthread_join(threads[i], 0);
+    printf("lost bases %ld, failed children %d\n", lost, failed);
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_threads_keep_their_storage_while_processors_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one processor's kernel loads into a segment register while it starts a program is not another's."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc to build a program of threads")
+    (tmp_path / "threads.c").write_text(THREADS)
+    program = tmp_path / "threads"
+    subprocess.run(["gcc", "-O2", "-pthread", "-static", "-o", program, tmp_path / "threads.c"], check=True)
+    monkeypatch.setenv("CPUS", "2")
+    script = "/bin/threads\necho ended $?\npoweroff -f\n"
+    shown, _ = boot(kernels.ramdisk(script, tmp_path / "initrd", files={"bin/threads": program}))
+    assert "lost bases 0, failed children 0\nended 0\n" in shown
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("ring3")
+def test_debians_generic_kernel_has_its_disk_and_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(2 << 20)
+    (tmp_path / "disk").write_bytes(content)
+    monkeypatch.setenv("CPUS", "2")
+    script = """
+uname -v; grep -c ^processor /proc/cpuinfo
+for cpu in 0 1; do (taskset $((1 << cpu)) sha256sum /dev/xvda) & done; wait
+echo written | dd of=/dev/xvda; sync; poweroff -f
+"""
+    modules = kernels.kernel(kernels.GENERIC)
+    ramdisk = kernels.ramdisk(script, tmp_path / "initrd", modules / "xen-blkfront.ko")
+    shown, report = boot(ramdisk, f"{tmp_path}/disk", package=kernels.GENERIC)
+    assert report["status"] == 0
+    assert "2" in shown.split("\n")
+    assert shown.count(hashlib.sha256(content).hexdigest()) == 2
+    assert (tmp_path / "disk").read_bytes() == b"written\n" + content[8:]
 
 
 @pytest.mark.slow

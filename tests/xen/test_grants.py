@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.xen.stopped import stopped_domains
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.personalities.xen.abi import DOMID_CONTROL, EBUSY, EINVAL, Refused
+from virtus.personalities.xen.abi import DOMID_CONTROL, EBUSY, EINVAL, ESRCH, Refused
 from virtus.personalities.xen.domain import Domain
 from virtus.personalities.xen.grants import (
+    BAD_DOMAIN,
     ENTRY,
     ENTRY2,
     PERMIT_ACCESS,
@@ -155,3 +156,16 @@ def test_any_entries_are_uses_that_end_or_refusals(version: int, entries: bytes,
         assert {name: after[name] for name in ("owner", "uses", "references")} == {
             name: before[name] for name in ("owner", "uses", "references")
         }
+
+
+def test_a_domain_that_was_started_elsewhere_is_refused_by_name() -> None:
+    """Each start makes a machine of its own: what another one grants or opens cannot be reached."""
+    with stopped_domains() as (_, (domain,), notes):
+        with pytest.raises(Refused) as refusal:
+            domain.events.bind_interdomain(2, 1)
+        assert refusal.value.error == ESRCH
+        with pytest.raises(NotGranted) as not_granted:
+            domain.grants.map(0, 2, 8, 2)
+        assert not_granted.value.status == BAD_DOMAIN
+        assert "domain 2 is not in this machine" in str(not_granted.value)
+        assert notes == ["bind_interdomain refused: domain 2 is not in this machine"]

@@ -216,6 +216,7 @@ class EventChannels:
         """A port bound to one that another domain has left open for this one; raises Refused."""
         other = self._domain if remote_domain == self._domain.ident else self._domain.peers.get(remote_domain)
         if other is None:
+            self._domain.note(f"bind_interdomain refused: domain {remote_domain} is not in this machine")
             raise Refused(ESRCH)
         remote = other.events.ports.get(remote_port)
         if remote is None or remote.status is not Status.UNBOUND or remote.remote_domain != self._domain.ident:

@@ -163,7 +163,7 @@ class GrantTable:
         domain = self._domain
         other = domain.peers.get(granter)
         if other is None or other is domain:
-            raise NotGranted(BAD_DOMAIN, f"domain {granter} is not there")
+            raise NotGranted(BAD_DOMAIN, f"domain {granter} is not in this machine")
         if not flags & HOST_MAP:
             raise NotGranted(GENERAL_ERROR, "no device maps memory here")
         write = not flags & MAP_READ_ONLY
