@@ -74,6 +74,19 @@ def test_what_cannot_be_done_fails(memory: GuestMemory, image: Path, request_: t
     disk.close()
 
 
+def test_a_disk_that_is_truncated_meanwhile_fails_the_request_and_says_why(memory: GuestMemory, image: Path) -> None:
+    disk = Disk(image)
+    device = Block(memory, disk)
+    driver = Driver(memory, device)
+    os.truncate(image, 1024)
+    for sector in (1, 2, 8):
+        answer = driver.request(block.HEADER.pack(block.READ, 0, sector), 512, 1)
+        assert answer[-1] == bytes((block.OKAY if sector < 2 else block.FAILED,))
+    assert device.failures == {"disk: a request failed: the disk image ends too early"}
+    assert not device.broken
+    disk.close()
+
+
 def test_frames_that_are_not_the_device_s_are_never_touched(memory: GuestMemory, image: Path) -> None:
     disk = Disk(image)
     device = Block(memory, disk)

@@ -144,6 +144,7 @@ class Hvm:
         after = resource.getrusage(resource.RUSAGE_SELF)
         total = _sum(meters)
         broken = [f"its {device.name} device: {device.broken}" for device in devices if device.broken]
+        broken += sorted(failure for device in devices for failure in device.failures)
         return Report(
             technique=self.name,
             status=board.status,

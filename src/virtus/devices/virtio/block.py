@@ -15,6 +15,7 @@ HEADER: Final = struct.Struct("<IIQ")
 SECTOR: Final = 512
 IDENTITY_BYTES: Final = 20
 SEGMENTS: Final = 128
+MOST_FAILURES: Final = 20
 
 
 class Block(Device):
@@ -53,8 +54,10 @@ class Block(Device):
             kind, _, sector = HEADER.unpack(head)
             done = self._transfer(kind, sector, chain.readable, answer)
             status[0] = OKAY if done >= 0 else UNSUPPORTED
-        except OSError:
+        except OSError as error:
             status[0] = FAILED
+            if len(self.failures) < MOST_FAILURES:
+                self.failures.add(f"{self._disk.path.name}: a request failed: {error.strerror or error}")
         return max(done, 0) + 1
 
     def _transfer(self, kind: int, sector: int, readable: list[memoryview], writable: list[memoryview]) -> int:

@@ -24,6 +24,7 @@ class Device:
         self.features = VERSION_1 | EVENT_INDEX
         self.accepted = 0
         self.broken = ""  # why it needs a reset
+        self.failures = set[str]()  # of requests, for the user; a few different ones
         self.requests = self.bytes = 0
 
     def config(self) -> bytes:
