@@ -9,7 +9,7 @@ class MachineCode:
     """Position-independent x86-64 code in memory of its own, executable and no longer writable."""
 
     def __init__(self, code: bytes) -> None:
-        self._memory = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self._memory = mmap.mmap(-1, len(code), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory.write(code)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         libc = ctypes.CDLL(None, use_errno=True)
