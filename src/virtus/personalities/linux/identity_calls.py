@@ -316,16 +316,15 @@ def after_exec(credentials: Credentials) -> Credentials:
     )  # fmt: skip
 
 
-_HOST_NAME = os.uname()
 _sysinfo = ctypes.create_string_buffer(SYSINFO.size)
 
 
 @call("uname")
 def uname(task: Task, address: Word) -> int:
     """uname(2): the host's kernel release, since its features are what guests get; names of the machine's own."""
-    kernel = task.kernel
+    kernel, host = task.kernel, os.uname()
     texts = (
-        "Linux", kernel.hostname, _HOST_NAME.release, _HOST_NAME.version, kernel.abi.machine, kernel.domainname
+        "Linux", kernel.hostname, host.release, host.version, kernel.abi.machine, kernel.domainname
     )  # fmt: skip
     task.write(address, b"".join(os.fsencode(text)[:UTS_LENGTH].ljust(UTS_LENGTH + 1, b"\0") for text in texts))
     return 0

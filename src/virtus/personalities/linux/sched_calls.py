@@ -10,14 +10,13 @@ from typing import Final
 from virtus.host.direct_call import direct_call
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.personalities.linux.table import Int, Long, Uint, Word, call, refuse
-from virtus.personalities.linux.task import PROCESSORS, Task
+from virtus.personalities.linux.task import Task, processors
 
 INIT: Final = 1
 PRIO_PROCESS, PRIO_PGRP, PRIO_USER = 0, 1, 2  # include/uapi/linux/resource.h
 NICE_ZERO: Final = 20  # getpriority(2) returns 20 - nice, so that no result looks like an error
 IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER = 1, 2, 3  # include/uapi/linux/ioprio.h
 MASK_MAX: Final = 8192  # bytes of a processor mask that are looked at; more than any host's
-MASK_BYTES: Final = -(-PROCESSORS.bit_length() // 64) * 8  # as long as the machine's mask needs, in words
 SCHED_ATTR_MAX: Final = 4096  # a page: the most that sched_setattr(2) takes
 SCHED_PARAM: Final = Struct("<i")
 SCHED_ATTR_SIZE_0: Final = 48  # SCHED_ATTR_SIZE_VER0, include/uapi/linux/sched/types.h
@@ -62,7 +61,7 @@ def sched_setaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
         raise OSError(errno.ESRCH, "")
     other = _thread(task, tid)
     _may_change(task, other)
-    wanted = int.from_bytes(task.read(address, min(size, MASK_MAX)), "little") & PROCESSORS
+    wanted = int.from_bytes(task.read(address, min(size, MASK_MAX)), "little") & processors()
     if not wanted:
         raise OSError(errno.EINVAL, "")
     other.processors = wanted
@@ -74,11 +73,12 @@ def sched_getaffinity(task: Task, tid: Int, size: Uint, address: Word) -> int:
     """sched_getaffinity(2): the number of bytes of the mask."""
     if tid < 0:
         raise OSError(errno.ESRCH, "")
-    if size < MASK_BYTES or size % 8:
+    needed = -(-processors().bit_length() // 64) * 8  # bytes, in words
+    if size < needed or size % 8:
         raise OSError(errno.EINVAL, "")
-    mask = PROCESSORS if tid == INIT else _thread(task, tid).processors
-    task.write(address, mask.to_bytes(MASK_BYTES, "little"))
-    return MASK_BYTES
+    mask = processors() if tid == INIT else _thread(task, tid).processors
+    task.write(address, mask.to_bytes(needed, "little"))
+    return needed
 
 
 @call("sched_getscheduler")

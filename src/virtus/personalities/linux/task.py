@@ -6,6 +6,7 @@ tasks stands in objects of its own: `Descriptors`, `Place` (CLONE_FS), `Memory` 
 
 import errno
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from virtus.exits import Context
@@ -16,12 +17,16 @@ from virtus.personalities.linux.signals import Pending, SignalActions
 if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
 
-PROCESSORS = sum(1 << processor for processor in os.sched_getaffinity(0))
-"""The processors of the machine, as a mask: those that its supervisor was given."""
 PATH_MAX = 4096  # include/uapi/linux/limits.h
 PAGE = 4096
 CAPABILITY_LAST = 40  # CAP_CHECKPOINT_RESTORE, include/uapi/linux/capability.h
 ALL_CAPABILITIES = (1 << CAPABILITY_LAST + 1) - 1
+
+
+@cache
+def processors() -> int:
+    """The processors of the machine, as a mask: those that its supervisor was given."""
+    return sum(1 << processor for processor in os.sched_getaffinity(0))
 
 
 class Credentials:
@@ -201,7 +206,7 @@ class Task:
         self.alternate_stack = (0, 2, 0)  # address, flags (SS_DISABLE), size
         self.clear_child_tid = 0
         self.robust_list = 0
-        self.processors = PROCESSORS  # as sched_setaffinity(2) left it
+        self.processors = processors()  # as sched_setaffinity(2) left it
         self.death_signal = 0
         self.steps: Blocking | None = None  # the system call it is inside of, when that waits
         self.wait: Wait | None = None  # what it sleeps for

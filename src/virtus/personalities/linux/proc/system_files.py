@@ -1,6 +1,7 @@
 """/proc outside of the processes' directories: the machine, its mounts, its tunables, its network."""
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from virtus.personalities.linux import randomness
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from virtus.personalities.linux.kernel import Kernel
     from virtus.personalities.linux.task import Task
 
-BOOT_ID: Final = randomness.identifier()
 LAYERS: Final = frozenset({"overlay"})
 """File systems whose options name directories of the host."""
 NETWORK_FILES: Final = (
@@ -107,6 +107,11 @@ def _domain_name(task: "Task", path: str) -> Node:
     return Text(path, lambda: os.fsencode(kernel.domainname) + b"\n", accept)
 
 
+@cache
+def _boot(kernel: "Kernel") -> bytes:
+    return f"{randomness.identifier()}\n".encode()
+
+
 def _random_uuid(kernel: "Kernel") -> bytes:
     return f"{randomness.identifier()}\n".encode()
 
@@ -150,7 +155,7 @@ SYS: Final[dict[str, Maker]] = {
             "tainted": constant("0\n"),
             "random": directory(
                 {
-                    "boot_id": constant(BOOT_ID + "\n"),
+                    "boot_id": of_kernel(_boot),
                     "uuid": of_kernel(_random_uuid),
                     "entropy_avail": constant("256\n"),
                     "poolsize": constant("256\n"),
