@@ -48,18 +48,18 @@ def test_an_image_that_others_can_write_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "some.image"
     path.write_bytes(image_writer._file({"a": ((False, "/", 0, 0, 0, 0), b"c")}))
     path.chmod(0o600)
-    assert start_image._opened(str(path)).index
+    assert start_image._opened(str(path))
     path.chmod(0o622)
-    assert not start_image._opened(str(path)).index
+    assert not start_image._opened(str(path))
     path.chmod(0o600)
     link = tmp_path / "link.image"
     link.symlink_to(path)
-    assert not start_image._opened(str(link)).index
-    assert not start_image._opened(str(tmp_path)).index
+    assert not start_image._opened(str(link))
+    assert not start_image._opened(str(tmp_path))
 
 
 def run(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys, atexit; from virtus.cli import main\n"
+    code = "import sys, atexit; from virtus.cli import IMAGE, main; IMAGE.open(); import virtus.cli.commands\n"
     code += "said = [n for n, m in sys.modules.items() if type(getattr(m, '__loader__', 0)).__name__ == 'StartImage']\n"
     code += f"sys.argv[1:] = {words!r}; print(len(said), flush=True); main.main()"
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -8,10 +8,12 @@
 Everything public is listed in `__all__`; it is imported when first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from __future__ import annotations
 
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than a start may
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from virtus.errors import VirtusError
     from virtus.library import Machine, State, compare, run
     from virtus.machine.meter import Report
@@ -36,6 +38,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'virtus' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

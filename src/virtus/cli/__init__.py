@@ -1,9 +1,14 @@
 """The command line: one file per command."""
 
-import gc
-from typing import Final
+from __future__ import annotations
 
-from virtus.cli import start_image
+import gc
+
+from virtus.cli.start_image import StartImage
+
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than a start may
+if TYPE_CHECKING:
+    from typing import Final
 
 GARBAGE_THRESHOLD: Final = 200_000
 """Objects made before the collector looks for cycles. Importing makes ten thousands, none of them garbage."""
@@ -11,5 +16,5 @@ INTERRUPTED: Final = 130
 """The exit status of shells for what SIGINT has ended."""
 
 gc.set_threshold(GARBAGE_THRESHOLD)
-IMAGE: Final = start_image.install()
-"""What the following modules are imported from, where it has them."""
+IMAGE: Final = StartImage(b"")
+"""What `main` has the other modules imported from, where it has them."""

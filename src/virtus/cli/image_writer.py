@@ -56,7 +56,7 @@ def write(image: StartImage, names: list[str]) -> None:
     half = f"{path}.half"
     try:
         os.makedirs(place, mode=0o700, exist_ok=True)
-        fd = _claimed(half)
+        fd = claimed(half)
         if fd is None:
             return
         try:
@@ -81,7 +81,7 @@ def _collected(image: StartImage, names: list[str]) -> dict[str, tuple[Entry, by
     return found
 
 
-def _claimed(half: str) -> int | None:
+def claimed(half: str) -> int | None:
     """The file to write, None while another run writes it."""
     try:
         return os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,13 +1,16 @@
 """The command `virtus`: reads its command line, quickly where it is a usual one, and tells errors in one line."""
 
-import atexit
-import errno
+from __future__ import annotations
+
 import os
 import sys
-from typing import Any, Final
 
-from virtus.cli import IMAGE, INTERRUPTED, quick, start_image
-from virtus.errors import VirtusError
+from virtus.cli import IMAGE, INTERRUPTED, start_image
+from virtus.cli.start_checkpoint import START
+
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than a start may
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 COMPLETION: Final = "_VIRTUS_COMPLETE"
 """In the environment, a shell asks click for completions."""
@@ -15,6 +18,9 @@ COMPLETION: Final = "_VIRTUS_COMPLETE"
 
 def command(arguments: list[str] | None = None) -> int:
     """Run a command line: the exit status, the guest's, or 126/127 as shells use them, 2 for usage, 1 for the rest."""
+    from virtus.cli import quick
+    from virtus.errors import VirtusError
+
     words = sys.argv[1:] if arguments is None else arguments
     try:
         values = quick.read(words[1:]) if words[:1] == ["run"] and COMPLETION not in os.environ else None
@@ -37,18 +43,21 @@ def _run(values: dict[str, Any]) -> int:
     except (KeyboardInterrupt, EOFError):
         print(file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:
-        if error.errno != errno.EPIPE:
-            raise
+    except BrokenPipeError:
         return 1
 
 
 def main() -> None:
     """The console script: `command`, and an end that does not take apart what is gone with the process anyway."""
+    if sys.argv[1:2] == ["run"] and not START.restored:
+        START.enter()
+    IMAGE.open()
     status = command()
     threading = sys.modules.get("threading")  # what has not been imported has started nothing
     if threading is not None and threading.active_count() > 1:
         sys.exit(status)
+    import atexit
+
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
@@ -60,4 +69,6 @@ def main() -> None:
         from virtus.cli import image_writer
 
         image_writer.write(IMAGE, names)
+    else:
+        START.leave(IMAGE)
     os._exit(status)

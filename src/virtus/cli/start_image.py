@@ -6,13 +6,18 @@ that it had, as Python does with bytecode. Whatever is wrong with the image, Pyt
 makes it.
 """
 
+from __future__ import annotations
+
 import marshal
-import mmap
 import os
 import sys
-from collections.abc import Mapping
-from types import CodeType, ModuleType
-from typing import Any, Final
+
+TYPE_CHECKING = False  # as in `typing`, which takes longer to import than a start may
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Mapping
+    from types import CodeType, ModuleType
+    from typing import Any, Final
 
 MAGIC: Final = b"virtus start 1\n\0"
 LENGTH: Final = 8
@@ -46,8 +51,38 @@ class StartImage:
     """Finds modules in an image, in `sys.meta_path`; of damaged images nothing."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
-        self._data = data
-        self.index: dict[str, Entry] = {}
+        self._data: bytes | mmap.mmap = b""
+        self._entries: dict[str, Entry] | None = {}
+        self._take(data)
+
+    @property
+    def index(self) -> dict[str, Entry]:
+        """What it has."""
+        if self._entries is None:
+            self._entries = {}  # for what opening it imports
+            self._take(_opened(os.path.join(directory(os.environ), image_name())))
+        return self._entries or {}
+
+    @property
+    def read(self) -> bool:
+        """Whether its file has been looked at, as the first import does."""
+        return self._entries is not None
+
+    def open(self) -> None:
+        """Have modules be found in the user's image from now on."""
+        self._entries = None
+        sys.meta_path.insert(0, self)
+
+    def close(self) -> None:
+        """Hold no file any more, and have nothing found."""
+        data = self._data
+        sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]
+        self._take(b"")
+        if not isinstance(data, bytes):
+            data.close()
+
+    def _take(self, data: bytes | mmap.mmap) -> None:
+        self._data, self._entries = data, {}
         start = len(MAGIC) + LENGTH
         length = int.from_bytes(data[len(MAGIC) : start], "little")
         if data[: len(MAGIC)] == MAGIC and start + length <= len(data):
@@ -57,7 +92,7 @@ class StartImage:
             except (ValueError, EOFError, TypeError, AttributeError, IndexError):
                 return  # not the marshalled pair of an identity and entries
             if whole and made_for == identity():
-                self._base, self.index = start + length, index
+                self._base, self._entries = start + length, index
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
         """See importlib.abc.MetaPathFinder."""
@@ -106,28 +141,23 @@ class StartImage:
         return found
 
 
-def _opened(path: str) -> StartImage:
-    """The image, without contents where there is none or others could have written it."""
+def _opened(path: str) -> bytes | mmap.mmap:
+    """An image's bytes; none where there is none or others could have written it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return StartImage(b"")
+        return b""
     try:
         state = os.fstat(fd)
         if state.st_uid != os.geteuid() or state.st_mode & 0o022 or not 0 < state.st_size <= LARGEST:
-            return StartImage(b"")
-        return StartImage(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+            return b""
+        import mmap
+
+        return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):
-        return StartImage(b"")
+        return b""
     finally:
         os.close(fd)
-
-
-def install() -> StartImage:
-    """Have modules be found in the user's image from now on."""
-    image = _opened(os.path.join(directory(os.environ), image_name()))
-    sys.meta_path.insert(0, image)
-    return image
 
 
 def missing(image: StartImage) -> list[str]:

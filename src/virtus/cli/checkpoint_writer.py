@@ -1,0 +1,187 @@
+"""Makes the checkpoint that later starts go on in: see `start_checkpoint`.
+
+usage: python -m virtus.cli.checkpoint_writer SYS_PATH
+
+A process of its own, of low priority: imports what the start image has, forks, and writes the child down, under another
+name first, and tries it. Where several starts ask for one at once, one writes.
+"""
+
+import _signal  # type: ignore[import-not-found]  # see start_checkpoint
+import ast
+import gc
+import importlib
+import os
+import stat
+import sys
+import time
+from types import ModuleType
+from typing import Any, Final
+
+from virtus.cli import IMAGE, image_writer, start_checkpoint, start_image
+from virtus.host.checkpoint import NotPossible, Parking, mappings, write
+
+OTHERS_KEEP: Final = 4
+"""Checkpoints of other environments and places; the oldest go."""
+SETTLED_NS: Final = 2_000_000_000
+"""A source that is younger may still be written."""
+LEFT_OUT: Final = frozenset({"ssl", "_ssl", "secrets", "uuid"})
+"""What has random state or secrets of its own when it has been imported."""
+TRY_S: Final = 10
+IGNORED_BY_WRITER: Final = 10
+"""How much lower its priority is (nice(2))."""
+
+
+class _TooEarly(Exception):
+    """A source may still be written: a later start may ask again."""
+
+
+class _Blocker:
+    """Keeps libraries out that not every start needs: a module that imports one is left out, too."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> None:
+        """See importlib.abc.MetaPathFinder."""
+        top = name.partition(".")[0]
+        known = top in start_image.OTHERS or top in sys.stdlib_module_names
+        if name in LEFT_OUT or not known:
+            raise ImportError(name)
+
+
+def _import(names: list[str]) -> None:
+    blocker = _Blocker()
+    sys.meta_path.insert(0, blocker)
+    for name in names:
+        if not name.endswith("__main__"):
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                pass  # it needs what is left out
+    sys.meta_path.remove(blocker)
+
+
+def _sources(since: int) -> list[start_checkpoint.Source]:
+    """The files that all of this was made from; Python's own are as old as the interpreter. Raises _TooEarly where one
+    has just been written."""
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    paths = {spec.origin for spec in specs if spec is not None and spec.name.partition(".")[0] in start_image.OTHERS}
+    paths.discard(None)  # a namespace's
+    paths |= {line.name for line in mappings(os.getpid()) if line.name.startswith("/")} | {sys.executable}
+    found = [start_checkpoint.source(path) for path in sorted(paths)]
+    kept = [each for each in found if each is not None]
+    if len(kept) != len(found) or any(each[1] > since - SETTLED_NS for each in kept):
+        raise _TooEarly
+    return kept
+
+
+def _descriptors() -> None:
+    os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 16 else 1 << 16)
+    for fd in range(3):
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            raise NotPossible("standard streams are files")
+
+
+def _parked() -> tuple[int, Parking]:
+    """A child that stands where later starts go on."""
+    gc.collect()
+    gc.freeze()
+    parking = Parking()
+    child = os.fork()
+    if not child:
+        try:
+            for number in range(1, _signal.NSIG):
+                usual = _signal.getsignal(number) in (_signal.SIG_DFL, None)
+                if not usual and number not in start_checkpoint.BY_PYTHON:
+                    _signal.signal(number, _signal.SIG_DFL)
+            address = parking.park()
+            if address:
+                start_checkpoint.restored(address)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        raise NotPossible(f"the child ended: {status}")
+    return child, parking
+
+
+def _works(path: str) -> bool:
+    """Whether a checkpoint goes on."""
+    told = {**os.environ, start_checkpoint.TOLD: start_checkpoint.CHECK}
+    tried = os.posix_spawn(path, [path], told)
+    until = time.monotonic() + TRY_S
+    while time.monotonic() < until:
+        done, status = os.waitpid(tried, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == start_checkpoint.CHECKED
+        time.sleep(0.005)
+    os.kill(tried, _signal.SIGKILL)
+    os.waitpid(tried, 0)
+    return False
+
+
+def _write(half: str, fd: int, made_for: str) -> None:
+    """Fill the file; raises NotPossible, _TooEarly."""
+    since = time.time_ns()
+    IMAGE.open()
+    start_checkpoint.START.asked = frozenset(IMAGE.index)
+    _import(list(IMAGE.index))
+    sources = _sources(since)
+    IMAGE.close()
+    child, parking = _parked()
+    try:
+        with os.fdopen(fd, "wb") as stream:
+            write(child, parking, stream, sys.executable)
+            stream.seek(0, os.SEEK_END)
+            stream.write(start_checkpoint.tail(made_for, True, sources, sorted(sys.modules)))
+    finally:
+        os.kill(child, _signal.SIGKILL)
+        os.waitpid(child, 0)
+    os.chmod(half, 0o700)
+    if not _works(half):
+        raise NotPossible("it does not go on")
+
+
+def _refusal(half: str, made_for: str) -> None:
+    """So that starts do not ask again until something changes."""
+    executable = start_checkpoint.source(sys.executable)
+    own = start_checkpoint.source(__file__)
+    with open(half, "wb") as stream:
+        stream.write(start_checkpoint.tail(made_for, False, [each for each in (executable, own) if each], []))
+
+
+def _prune(place: str) -> None:
+    """Leave the newest."""
+    found = [entry for entry in os.scandir(place) if entry.name.endswith(start_checkpoint.SUFFIX)]
+    for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[:-OTHERS_KEEP]:
+        os.unlink(entry.path)
+
+
+def main() -> None:
+    """Write it, or leave everything as it is."""
+    os.nice(IGNORED_BY_WRITER)
+    os.chdir("/")
+    _descriptors()
+    sys.path[:] = ast.literal_eval(sys.argv[1])
+    made_for = start_checkpoint.identity()
+    path = start_checkpoint.path_for(made_for)
+    half = f"{path}.half"
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    fd = image_writer.claimed(half)
+    if fd is None:
+        return
+    try:
+        try:
+            _write(half, fd, made_for)
+        except NotPossible:
+            _refusal(half, made_for)
+        os.replace(half, path)
+    except _TooEarly:
+        os.unlink(half)
+        return
+    except BaseException:
+        os.unlink(half)
+        raise
+    _prune(os.path.dirname(path))
+
+
+if __name__ == "__main__":
+    main()
