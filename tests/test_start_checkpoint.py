@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtus.cli import start_checkpoint
+from virtus.cli import checkpoint_writer, start_checkpoint
 from virtus.cli.start_checkpoint import SWITCH, Start, tail
 
 VIRTUS = str(Path(sys.executable).with_name("virtus"))
@@ -142,6 +142,26 @@ def test_any_bytes_are_an_index_or_none(data: bytes, length: int) -> None:
         finally:
             os.unlink(path)
         assert index == ("this", True, [("/a", 1, 2)], ["b"]) if content.endswith(good) else index is None
+
+
+@pytest.mark.slow
+def test_an_interpreter_that_cannot_be_had_again_is_not_asked_for_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "virtus.cli.checkpoint_writer", repr(sys.path), "another"]
+    subprocess.run(command, env=environment(tmp_path), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    path = made(tmp_path)
+    assert path is not None
+    index = start_checkpoint._index(str(path))
+    assert index is not None
+    assert index[:2] == ("another", False)
+
+
+def test_what_cannot_be_executed_does_not_work(tmp_path: Path) -> None:
+    for content in (b"", b"\x7fELF", b"#!/bin/sh\nexit 0\n"):
+        path = tmp_path / "it"
+        path.write_bytes(content)
+        for mode in (0o600, 0o700):
+            path.chmod(mode)
+            assert not checkpoint_writer._works(str(path))
 
 
 def test_an_index_that_others_can_write_is_not_read(tmp_path: Path) -> None:

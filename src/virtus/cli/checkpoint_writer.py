@@ -1,6 +1,6 @@
 """Makes the checkpoint that later starts go on in: see `start_checkpoint`.
 
-usage: python -m virtus.cli.checkpoint_writer SYS_PATH
+usage: python -m virtus.cli.checkpoint_writer SYS_PATH IDENTITY
 
 A process of its own, of low priority: imports what the start image has, forks, and writes the child down, under another
 name first, and tries it. Where several starts ask for one at once, one writes.
@@ -11,7 +11,6 @@ import ast
 import gc
 import importlib
 import os
-import stat
 import sys
 import time
 from types import ModuleType
@@ -27,6 +26,8 @@ SETTLED_NS: Final = 2_000_000_000
 LEFT_OUT: Final = frozenset({"ssl", "_ssl", "secrets", "uuid"})
 """What has random state or secrets of its own when it has been imported."""
 TRY_S: Final = 10
+MOST_DESCRIPTORS: Final = 1 << 16
+"""Below here are those that the run that asked has from its parent."""
 IGNORED_BY_WRITER: Final = 10
 """How much lower its priority is (nice(2))."""
 
@@ -73,13 +74,6 @@ def _sources(since: int) -> list[start_checkpoint.Source]:
     return kept
 
 
-def _descriptors() -> None:
-    os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 16 else 1 << 16)
-    for fd in range(3):
-        if not stat.S_ISCHR(os.fstat(fd).st_mode):
-            raise NotPossible("standard streams are files")
-
-
 def _parked() -> tuple[int, Parking]:
     """A child that stands where later starts go on."""
     gc.collect()
@@ -106,7 +100,10 @@ def _parked() -> tuple[int, Parking]:
 def _works(path: str) -> bool:
     """Whether a checkpoint goes on."""
     told = {**os.environ, start_checkpoint.TOLD: start_checkpoint.CHECK}
-    tried = os.posix_spawn(path, [path], told)
+    try:
+        tried = os.posix_spawn(path, [path], told)
+    except OSError:
+        return False  # in a file system without execution, for one
     until = time.monotonic() + TRY_S
     while time.monotonic() < until:
         done, status = os.waitpid(tried, os.WNOHANG)
@@ -159,9 +156,9 @@ def main() -> None:
     """Write it, or leave everything as it is."""
     os.nice(IGNORED_BY_WRITER)
     os.chdir("/")
-    _descriptors()
+    os.closerange(3, MOST_DESCRIPTORS)
     sys.path[:] = ast.literal_eval(sys.argv[1])
-    made_for = start_checkpoint.identity()
+    made_for = sys.argv[2]
     path = start_checkpoint.path_for(made_for)
     half = f"{path}.half"
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -170,6 +167,8 @@ def main() -> None:
         return
     try:
         try:
+            if start_checkpoint.identity() != made_for:
+                raise NotPossible("an interpreter like the one that asked cannot be had")
             _write(half, fd, made_for)
         except NotPossible:
             _refusal(half, made_for)

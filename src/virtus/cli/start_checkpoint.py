@@ -150,8 +150,9 @@ class Start:
         files = [null, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
         from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # as multiprocessing does
 
-        words = [sys.executable, *_args_from_interpreter_flags(), "-m", "virtus.cli.checkpoint_writer", repr(sys.path)]
+        words = [sys.executable, *_args_from_interpreter_flags(), "-m", "virtus.cli.checkpoint_writer"]
         try:
+            words += [repr(sys.path), self._wanted or identity()]
             os.posix_spawn(sys.executable, words, os.environ, file_actions=files, setsid=True)
         except OSError:
             return  # no process to spare: the next start may have one
