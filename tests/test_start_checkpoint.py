@@ -146,7 +146,7 @@ def test_any_bytes_are_an_index_or_none(data: bytes, length: int) -> None:
 
 @pytest.mark.slow
 def test_an_interpreter_that_cannot_be_had_again_is_not_asked_for_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "virtus.cli.checkpoint_writer", repr(sys.path), "another"]
+    command = [sys.executable, "-c", start_checkpoint.WRITER, "/", "another"]
     subprocess.run(command, env=environment(tmp_path), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     path = made(tmp_path)
     assert path is not None

@@ -1,13 +1,10 @@
 """Makes the checkpoint that later starts go on in: see `start_checkpoint`.
 
-usage: python -m virtus.cli.checkpoint_writer SYS_PATH IDENTITY
-
 A process of its own, of low priority: imports what the start image has, forks, and writes the child down, under another
 name first, and tries it. Where several starts ask for one at once, one writes.
 """
 
 import _signal  # type: ignore[import-not-found]  # see start_checkpoint
-import ast
 import gc
 import importlib
 import os
@@ -19,8 +16,8 @@ from typing import Any, Final
 from virtus.cli import IMAGE, image_writer, start_checkpoint, start_image
 from virtus.host.checkpoint import NotPossible, Parking, mappings, write
 
-OTHERS_KEEP: Final = 4
-"""Checkpoints of other environments and places; the oldest go."""
+MOST: Final = 6
+"""Checkpoints, of different environments; those go that have not been used for longest."""
 SETTLED_NS: Final = 2_000_000_000
 """A source that is younger may still be written."""
 LEFT_OUT: Final = frozenset({"ssl", "_ssl", "secrets", "uuid"})
@@ -146,9 +143,9 @@ def _refusal(half: str, made_for: str) -> None:
 
 
 def _prune(place: str) -> None:
-    """Leave the newest."""
+    """Leave those that have been used last."""
     found = [entry for entry in os.scandir(place) if entry.name.endswith(start_checkpoint.SUFFIX)]
-    for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[:-OTHERS_KEEP]:
+    for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[:-MOST]:
         os.unlink(entry.path)
 
 
@@ -157,8 +154,7 @@ def main() -> None:
     os.nice(IGNORED_BY_WRITER)
     os.chdir("/")
     os.closerange(3, MOST_DESCRIPTORS)
-    sys.path[:] = ast.literal_eval(sys.argv[1])
-    made_for = sys.argv[2]
+    made_for = sys.argv[-1]
     path = start_checkpoint.path_for(made_for)
     half = f"{path}.half"
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -180,7 +176,3 @@ def main() -> None:
         os.unlink(half)
         raise
     _prune(os.path.dirname(path))
-
-
-if __name__ == "__main__":
-    main()

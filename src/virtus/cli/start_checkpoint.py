@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 SWITCH: Final = "VIRTUS_CHECKPOINT"
 TOLD: Final = "VIRTUS_START"
-"""In the environment of a process that is to go on: how many of its last words are the command line, and which signals
-it ignores, as a mask."""
+"""In the environment of a process that is to go on: how many of its last words are the command line, which signals it
+ignores, as a mask, and where it looks for modules first."""
+WRITER: Final = "import sys; sys.path[:1] = sys.argv[1:2]; from virtus.cli import checkpoint_writer as it; it.main()"
+"""Nothing is imported from the working directory, which may be anybody's."""
 CHECK: Final = "check"
 """In its place: only show that going on works, by this exit status."""
 CHECKED: Final = 73
@@ -45,6 +47,12 @@ Source = tuple[str, int, int]
 """A file's path, time in ns and size."""
 
 
+def _place() -> int:
+    """Where in `sys.path` the entries begin that an interpreter has from its installation; before it, a directory that
+    is its start's own (-P leaves that out)."""
+    return 0 if sys.flags.safe_path else 1
+
+
 def identity() -> str:
     """What a checkpoint is good for. Raises OSError where the kernel does not tell its boot."""
     with open(BOOT, encoding="ascii") as stream:
@@ -52,7 +60,9 @@ def identity() -> str:
     streams = [(each.encoding, each.errors) for each in (sys.stdin, sys.stdout, sys.stderr)]
     read = sorted((name, value) for name, value in os.environ.items() if name.startswith(READ_AT_START))
     flags = (tuple(sys.flags), sys.warnoptions, sorted(sys._xoptions.items()))
-    return repr((start_image.identity(), sys.executable, sys.path, flags, streams, boot, os.geteuid(), read))
+    return repr(
+        (start_image.identity(), sys.executable, sys.path[_place() :], flags, streams, boot, os.geteuid(), read)
+    )
 
 
 def path_for(made_for: str) -> str:
@@ -136,7 +146,9 @@ class Start:
             return
         ignored = sum(1 << number for number in range(1, _signal.NSIG) if _signal.getsignal(number) == _signal.SIG_IGN)
         try:
-            os.execve(path, sys.orig_argv, os.environ | {TOLD: f"{len(sys.argv) - 1} {ignored}"})
+            os.utime(path)  # those that are not used go
+            told = f"{len(sys.argv) - 1} {ignored} {''.join(sys.path[: _place()])}"
+            os.execve(path, sys.orig_argv, os.environ | {TOLD: told})
         except OSError:
             return  # from a file system without execution, for one: this start can do it by itself
 
@@ -150,9 +162,9 @@ class Start:
         files = [null, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)]
         from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # as multiprocessing does
 
-        words = [sys.executable, *_args_from_interpreter_flags(), "-m", "virtus.cli.checkpoint_writer"]
+        words = [sys.executable, *_args_from_interpreter_flags(), "-c", WRITER]
         try:
-            words += [repr(sys.path), self._wanted or identity()]
+            words += [*sys.path[: _place()], self._wanted or identity()]
             os.posix_spawn(sys.executable, words, os.environ, file_actions=files, setsid=True)
         except OSError:
             return  # no process to spare: the next start may have one
@@ -163,7 +175,6 @@ START: Final = Start()
 
 def _words(address: int) -> tuple[list[str], dict[bytes, bytes]]:
     """Arguments and environment, as the kernel puts them on a new process's stack (System V ABI, AMD64, 3.4.1)."""
-
     import ctypes
 
     def strings(at: int) -> list[bytes]:
@@ -189,26 +200,40 @@ def _stream(fd: int, like: Any) -> Any:
     return stream
 
 
-def restored(address: int) -> NoReturn:
-    """What a process does first that was started from the checkpoint, `address` as `Parking.park` gives it."""
-    words, environment = _words(address)
-    told = environment.pop(TOLD.encode(), b"").decode()
-    if told == CHECK:
-        os._exit(CHECKED)
-    os.environb.clear()
-    os.environb.update(environment)
-    count, ignored = (int(word) for word in told.split())
-    sys.orig_argv[:] = words
-    sys.argv[:] = ["virtus", *words[len(words) - count :]]
-    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
-        stream = _stream(fd, getattr(sys, name))
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+def _set_signals(ignored: int) -> None:
+    """Have the interpreter know which signals are ignored, and treat interruptions as it does."""
     for number in range(1, _signal.NSIG):
         if ignored >> number & 1 and number not in BY_PYTHON:
             _signal.signal(number, _signal.SIG_IGN)
     if not ignored >> _signal.SIGINT & 1:
         _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def _end(status: int) -> NoReturn:
+    """End as an interpreter does that comes to the end of its program: threads are waited for."""
+    import ctypes
+
+    ctypes.pythonapi.Py_Exit(status)
+    raise AssertionError  # Py_Exit does not return
+
+
+def restored(address: int) -> NoReturn:
+    """What a process does first that was started from the checkpoint, `address` as `Parking.park` gives it."""
+    words, environment = _words(address)
+    told = os.fsdecode(environment.pop(TOLD.encode(), b""))
+    if told == CHECK:
+        os._exit(CHECKED)
+    os.environb.clear()
+    os.environb.update(environment)
+    count, ignored, place = told.split(" ", 2)
+    sys.path[: _place()] = [place][: _place()]
+    _set_signals(int(ignored))
+    sys.orig_argv[:] = words
+    sys.argv[:] = ["virtus", *words[len(words) - int(count) :]]
+    for name, fd in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        stream = _stream(fd, getattr(sys, name))
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     if "random" in sys.modules:
         sys.modules["random"].seed()
     if "threading" in sys.modules:
@@ -216,5 +241,11 @@ def restored(address: int) -> NoReturn:
     START.restored = True
     from virtus.cli import main
 
-    main.main()
-    os._exit(1)  # main does not return
+    try:
+        main.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # what an interpreter does with what nobody has caught
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    _end(status)
