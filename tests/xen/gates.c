@@ -74,7 +74,10 @@ int main(int count, char **words) {
     signal(SIGALRM, SIG_DFL);
     printf("registers spoiled: %d, interrupted: %s\n", bad, ticks > 5 ? "often" : "seldom");
     for (uint64_t at = base; at < base + 0x400; at += count > 1 ? 1 : 16) alive += !ends(at, 1ull << 62, 23);
-    for (uint64_t at = base + 0x3000; at < base + 0x3200; at += count > 1 ? 1 : 3) alive += !ends(at, 1ull << 62, 23);
+    for (int processor = 0; processor < 2; processor++) {
+        uint64_t gates = base + 0x10000 * (1 + processor);
+        for (uint64_t at = gates; at < gates + 0x240; at += count > 1 ? 1 : 3) alive += !ends(at, 1ull << 62, 23);
+    }
     printf("came back from there: %d\n", alive);
     child = fork();
     if (!child) {

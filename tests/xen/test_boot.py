@@ -335,12 +335,16 @@ echo written | dd of=/dev/xvda; sync; poweroff -f
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ring3")
-def test_programs_reach_their_kernel_unharmed_and_harm_nobody_on_the_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_programs_reach_their_kernel_unharmed_and_harm_nobody_on_the_way(
+    cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Registers, and what jumps into the hypervisor's pages do; see gates.c."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to build tests/xen/gates.c")
     program = tmp_path / "gates"
     subprocess.run(["gcc", "-O2", "-static", "-o", program, Path(__file__).with_name("gates.c")], check=True)
+    monkeypatch.setenv("CPUS", str(cpus))
     shown, report = boot(
         kernels.ramdisk("gates\necho alive\npoweroff -f\n", tmp_path / "initrd", files={"bin/gates": program})
     )

@@ -152,6 +152,7 @@ class TestTheHypervisor:
     @pytest.mark.parametrize(
         "address",
         [monitor_pages.STUBS, monitor_pages.IDT, monitor_pages.TSS, monitor_pages.STACK, monitor_pages.GDT,
+         *(monitor_pages.INNER + at for at in range(0, 5 * PAGE, PAGE)),
          monitor_pages.DIRECT, 0xFFFF_8100_0000_0000, 0xFFFF_8000_0000_0000],
     )  # fmt: skip
     def test_its_addresses_cannot_be_written(self, guest: MiniGuest, address: int) -> None:

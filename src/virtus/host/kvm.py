@@ -31,8 +31,10 @@ KVM_SET_SIGNAL_MASK: Final = 0x4004AE8B
 KVM_SET_CPUID2: Final = 0x4008AE90
 KVM_GET_TSC_KHZ: Final = 0xAEA3
 KVM_GET_XSAVE: Final = 0x9000AEA4
+KVM_SET_XCRS: Final = 0x4188AEA7
 KVM_SET_XSAVE: Final = 0x5000AEA5
 XSAVE_SIZE: Final = 4096  # struct kvm_xsave
+XCRS: Final = struct.Struct("<IIIIQ368x")  # struct kvm_xcrs with one register: how many, flags; number, reserved, value
 
 KVM_CAP_SYNC_REGS: Final = 74
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4  # KVM_SYNC_X86_*
@@ -174,6 +176,10 @@ class VirtualProcessor:
         if len(state) != XSAVE_SIZE:
             raise OSError(22, "no struct kvm_xsave")
         fcntl.ioctl(self.fd, KVM_SET_XSAVE, bytearray(state))
+
+    def set_xcr0(self, states: int) -> None:
+        """Which states programs may use and XSAVE keeps; raises OSError(EINVAL) for others than CPUID offers."""
+        fcntl.ioctl(self.fd, KVM_SET_XCRS, XCRS.pack(1, 0, 0, 0, states))
 
     def tsc_khz(self) -> int:
         """The rate of the guest's time stamp counter."""

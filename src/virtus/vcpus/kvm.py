@@ -38,6 +38,7 @@ CR0: Final = 0x8005_0033  # PE MP ET NE WP AM PG
 CR4: Final = 0x6A0  # PAE PGE OSFXSR OSXMMEXCPT
 CR4_OSXSAVE: Final = 1 << 18
 XSAVE: Final = 1 << 26  # CPUID.1:ECX
+XSAVE_LEAF, X87 = 0xD, 1
 EFER: Final = 0xD01  # SCE LME LMA NXE
 MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_SYSCALL_MASK = 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
 SYSCALL_MASK: Final = 0x47700  # the flags that syscall clears: AC NT DF IF TF and the I/O privilege level
@@ -98,13 +99,11 @@ class KvmVcpu:
         self._list = pool.take(LIST_PAGES)
         self.shadowed = self.has_syscall32 = False
         self.gates: memoryview | None = None  # the words of inner_gates, where its gates are open
-        self._call_gate = pages.STUBS
         try:
             self._set_up(cpuid, indexed)
             self.shadowed = self._find_shadow(pool)
-            if self.shadowed and self._stays_at_ring3 and processors == 1:  # their words are one processor's
-                self._call_gate, self.gates = self.pages.open_inner_gates()
-                self.processor.set_msrs({MSR_LSTAR: self._call_gate})
+            if self.shadowed and self._stays_at_ring3:
+                self._open_gates()
         except (HostLacks, MachineBroken):
             self.close()
             raise
@@ -127,8 +126,15 @@ class KvmVcpu:
         made.processor = kvm.VirtualProcessor(self._vm, made.number)
         made._begin()
         made._set_up(self._cpuid, self._indexed)
+        if self.gates is not None:
+            made._open_gates()
         self.siblings.append(made)
         return made
+
+    def _open_gates(self) -> None:
+        call, idt, self.gates = self.pages.open_inner_gates(self.number)
+        self.processor.set_msrs({MSR_LSTAR: call})
+        kvm.DESCRIPTOR_TABLE.pack_into(self.processor.sregs, kvm.IDT_AT, idt, 16 * (pages.INT80 + 1) - 1)
 
     def want_flush(self) -> None:
         """No processor uses what it remembers of page tables once it goes on."""
@@ -157,10 +163,12 @@ class KvmVcpu:
         try:
             processor.set_cpuid(cpuid, indexed)
             processor.set_sregs(sregs)
+            if saves:  # else VMX and SVM run it with the x87's alone, whatever the guest's XSETBV says
+                processor.set_xcr0(cpuid.get((XSAVE_LEAF, 0), (X87, 0, 0, 0))[0])
             processor.set_msrs(
                 {
                     MSR_STAR: (pages.CODE3_32 & 0xFFFF) << 48 | pages.CODE0 << 32,
-                    MSR_LSTAR: self._call_gate,
+                    MSR_LSTAR: pages.STUBS,
                     MSR_SYSCALL_MASK: SYSCALL_MASK,
                 }
             )

@@ -125,7 +125,7 @@ class KvmContext:
         stack, call, fault, info = self._entries
         words[word["stack"]], words[word["call"]], words[word["fault"]] = stack, call, fault
         if info != self._info_shown:
-            entry = vcpu.pages.show_info(info)
+            entry = vcpu.pages.show_info(info, vcpu.number)
             if self._info_shown:
                 vcpu.changed.append(entry)
                 vcpu.want_flush()

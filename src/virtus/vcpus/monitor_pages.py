@@ -21,14 +21,13 @@ BASE: Final = 0xFFFF_8080_0000_0000  # slot 257, sign-extended
 STUBS: Final = BASE
 IDT: Final = BASE + 0x1000
 TSS: Final = BASE + 0x2000
-GATES: Final = BASE + 0x3000
 STACK: Final = BASE + 0x4000
 STACK_TOP: Final = STACK + PAGE
-WORDS: Final = BASE + 0x5000
-WORDS_SHOWN: Final = BASE + 0x6000
-"""The same page: ring 0 writes, ring 3 reads (see inner_gates)."""
-INFO: Final = BASE + 0x8000
-"""The page with the guest's struct vcpu_info."""
+INNER: Final = BASE + 0x1_0000
+INNER_SIZE: Final = 0x1_0000
+"""For each processor, where its inner gates are open: their code, their words (ring 0 writes, ring 3 reads), the page
+with the guest's struct vcpu_info, and vectors that lead to them."""
+GATES_AT, WORDS_AT, SHOWN_AT, INFO_AT, IDT_AT = (PAGE * at for at in range(5))
 GDT: Final = BASE + 0x10_0000
 DIRECT_SLOT: Final = 262
 DIRECT: Final = 0xFFFF_8300_0000_0000
@@ -46,6 +45,12 @@ OUT_AND_STOP: Final = bytes((0xE6, PORT, 0xF4))  # out PORT, al;  hlt
 WRITER: Final = bytes.fromhex("488b3e 488b4608 488907 4883c610 48ffc9 75ed") + OUT_AND_STOP
 WRITER_END: Final = STUBS + WRITER_STUB * STUB_SIZE + len(WRITER) - len(OUT_AND_STOP)
 BREAKPOINT, PAGE_FAULT = 3, 14
+OUTSIDE: Final = {
+    "out_call": STUBS + SYSCALL_STUB * STUB_SIZE, "out_return": STUBS + RETURN_STUB * STUB_SIZE,
+    "out_breakpoint": STUBS + (VECTOR_STUB + BREAKPOINT) * STUB_SIZE,
+    "out_fault": STUBS + (VECTOR_STUB + PAGE_FAULT) * STUB_SIZE,
+}  # fmt: skip
+"""Where what does not take an inner gate leads."""
 ERROR_CODE_VECTORS: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
 
 GDT_PAGES: Final = 16
@@ -72,7 +77,7 @@ class MonitorPages:
     """The pages, made in frames of a pool. `entries` are the L4 entries, by slot, of every guest address space."""
 
     def __init__(self, memory: GuestMemory, pool: FramePool, processors: int = 1) -> None:
-        """For processors that take turns: they have a table of descriptors each, and all else in common."""
+        """For processors that take turns: each has a table of descriptors and inner gates, and all else in common."""
         self.memory, self._pool = memory, pool
         level3, level2, self._level1 = (pool.take() for _ in range(3))
         memory.entries(level3)[0] = level2 << FRAME_SHIFT | USER | WRITABLE | PRESENT
@@ -83,6 +88,7 @@ class MonitorPages:
         self._make_tss()
         self._stack = self._map(STACK, WRITABLE)
         self._empty = pool.take()
+        self._gates: dict[int, memoryview] = {}  # code, by processor
         for number in range(processors):
             own = self._map(gdt(number) + GUEST_GDT_PAGES * PAGE, WRITABLE)
             for selector, descriptor in DESCRIPTORS.items():
@@ -108,49 +114,52 @@ class MonitorPages:
         self._idt = self.memory.entries(self._map(IDT, WRITABLE))
         gates = {vector: VECTOR_STUB + vector for vector in range(VECTORS)} | {INT80: INT80_STUB}
         for vector, stub in gates.items():
-            self._set_gate(vector, STUBS + stub * STUB_SIZE)
+            self._set_gate(self._idt, vector, STUBS + stub * STUB_SIZE)
 
-    def _set_gate(self, vector: int, handler: int) -> None:
+    @staticmethod
+    def _set_gate(idt: memoryview, vector: int, handler: int) -> None:
         ring = 3 if vector in (3, 4, INT80) else 0  # int3, into
         kind = 0x8E00 | ring << 13  # present, 64-bit interrupt gate
         low = handler & 0xFFFF | CODE0 << 16 | kind << 32 | (handler >> 16 & 0xFFFF) << 48
-        self._idt[2 * vector], self._idt[2 * vector + 1] = low, handler >> 32
+        idt[2 * vector], idt[2 * vector + 1] = low, handler >> 32
 
-    def open_inner_gates(self) -> tuple[int, memoryview]:
-        """Let calls, returns and page faults of programs take the gates of `inner_gates`, once their words allow it.
+    def open_inner_gates(self, number: int = 0) -> tuple[int, int, memoryview]:
+        """Let calls, returns and page faults of a processor's programs take the gates of `inner_gates`.
 
-        The address for `syscall` to lead to, and the words.
+        They do so once the words allow it.
+
+        The address for `syscall` to lead to, that of the interrupt descriptors, and the words.
         """
-
-        def stub(number: int) -> int:
-            return STUBS + number * STUB_SIZE
-
-        out = {
-            "out_call": stub(SYSCALL_STUB), "out_breakpoint": stub(VECTOR_STUB + BREAKPOINT),
-            "out_fault": stub(VECTOR_STUB + PAGE_FAULT), "out_return": stub(RETURN_STUB),
-        }  # fmt: skip
-        self._out = out
-        code, labels = inner_gates.assemble(GATES, WORDS_SHOWN, WORDS, INFO, out)
-        self._gates = self.memory.frame(self._map(GATES, USER))
-        self._gates[: len(code)] = code
-        frame = self._map(WORDS, WRITABLE)
-        self.memory.entries(self._level1)[WORDS_SHOWN >> FRAME_SHIFT & 511] = frame << FRAME_SHIFT | USER | PRESENT
+        at = INNER + number * INNER_SIZE
+        code, labels = self._assemble(number, 0)
+        self._gates[number] = self.memory.frame(self._map(at + GATES_AT, USER))
+        self._gates[number][: len(code)] = code
+        frame = self._map(at + WORDS_AT, WRITABLE)
+        shown = at + SHOWN_AT >> FRAME_SHIFT & 511
+        self.memory.entries(self._level1)[shown] = frame << FRAME_SHIFT | USER | PRESENT
         words = self.memory.entries(frame)
         words[inner_gates.WORD["faulted_at"]] = labels["faulted"]
         words[inner_gates.WORD["bases"]] = ring3_sets_bases()
-        self._set_gate(BREAKPOINT, labels["breakpoint"])
-        self._set_gate(PAGE_FAULT, labels["page_fault"])
-        return labels["call"], words
+        idt = self.memory.entries(self._map(at + IDT_AT, WRITABLE))
+        idt[:] = self._idt
+        self._set_gate(idt, BREAKPOINT, labels["breakpoint"])
+        self._set_gate(idt, PAGE_FAULT, labels["page_fault"])
+        return labels["call"], at + IDT_AT, words
 
-    def show_info(self, address: int) -> int:
-        """Let the inner gates use the processor's struct vcpu_info, which is at a physical address.
+    def _assemble(self, number: int, info: int) -> tuple[bytes, dict[str, int]]:
+        """A processor's gates; its struct vcpu_info is so far from the beginning of its page."""
+        at = INNER + number * INNER_SIZE
+        return inner_gates.assemble(at + GATES_AT, at + SHOWN_AT, at + WORDS_AT, at + INFO_AT + info, OUTSIDE)
+
+    def show_info(self, address: int, number: int) -> int:
+        """Let a processor's inner gates use its struct vcpu_info, which is at a physical address.
 
         The physical address of the page table entry that has changed.
         """
-        index = INFO >> FRAME_SHIFT & 511
+        index = INNER + number * INNER_SIZE + INFO_AT >> FRAME_SHIFT & 511
         self.memory.entries(self._level1)[index] = address & ~(PAGE - 1) | WRITABLE | PRESENT
-        code = inner_gates.assemble(GATES, WORDS_SHOWN, WORDS, INFO + address % PAGE, self._out)[0]
-        self._gates[: len(code)] = code
+        code = self._assemble(number, address % PAGE)[0]
+        self._gates[number][: len(code)] = code
         return (self._level1 << FRAME_SHIFT) + 8 * index
 
     def _make_tss(self) -> None:
