@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtus.cli import checkpoint_writer, start_checkpoint
+from virtus.cli import checkpoint_writer, start_checkpoint, start_image
 from virtus.cli.start_checkpoint import SWITCH, Start, tail
 
 VIRTUS = str(Path(sys.executable).with_name("virtus"))
@@ -187,7 +187,7 @@ def test_only_what_fits_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     made_for = start_checkpoint.identity()
     path = Path(start_checkpoint.path_for(made_for))
     path.parent.mkdir(parents=True)
-    own = start_checkpoint.source(__file__)
+    own = start_image.source(__file__)
     assert own is not None
     source = (own[0], own[1] - 1, own[2]) if wrong == "source" else own
     names = sorted(set(sys.modules) - {"os"} if wrong == "modules" else set(sys.modules))

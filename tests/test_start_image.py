@@ -106,5 +106,5 @@ def test_the_oldest_images_go(tmp_path: Path) -> None:
         path = tmp_path / f"{age}.image"
         path.write_text("")
         os.utime(path, (1000 - age, 1000 - age))
-    image_writer._prune(str(tmp_path))
+    image_writer._prune(str(tmp_path), ".image", image_writer.MOST_IMAGES)
     assert {path.name for path in tmp_path.iterdir()} == {f"{age}.image" for age in range(image_writer.MOST_IMAGES)}

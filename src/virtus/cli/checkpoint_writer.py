@@ -25,7 +25,7 @@ LEFT_OUT: Final = frozenset({"ssl", "_ssl", "secrets", "uuid"})
 TRY_S: Final = 10
 MOST_DESCRIPTORS: Final = 1 << 16
 """Below here are those that the run that asked has from its parent."""
-IGNORED_BY_WRITER: Final = 10
+NICE: Final = 10
 """How much lower its priority is (nice(2))."""
 
 
@@ -57,14 +57,14 @@ def _import(names: list[str]) -> None:
     sys.meta_path.remove(blocker)
 
 
-def _sources(since: int) -> list[start_checkpoint.Source]:
+def _sources(since: int) -> list[start_image.Source]:
     """The files that all of this was made from; Python's own are as old as the interpreter. Raises _TooEarly where one
     has just been written."""
     specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
     paths = {spec.origin for spec in specs if spec is not None and spec.name.partition(".")[0] in start_image.OTHERS}
     paths.discard(None)  # a namespace's
     paths |= {line.name for line in mappings(os.getpid()) if line.name.startswith("/")} | {sys.executable}
-    found = [start_checkpoint.source(path) for path in sorted(paths)]
+    found = [start_image.source(path) for path in sorted(paths)]
     kept = [each for each in found if each is not None]
     if len(kept) != len(found) or any(each[1] > since - SETTLED_NS for each in kept):
         raise _TooEarly
@@ -112,7 +112,7 @@ def _works(path: str) -> bool:
     return False
 
 
-def _write(half: str, fd: int, made_for: str) -> None:
+def _write(half: str, made_for: str) -> None:
     """Fill the file; raises NotPossible, _TooEarly."""
     since = time.time_ns()
     IMAGE.open()
@@ -120,9 +120,10 @@ def _write(half: str, fd: int, made_for: str) -> None:
     _import(list(IMAGE.index))
     sources = _sources(since)
     IMAGE.close()
+    start_checkpoint.START.imported = frozenset(sys.modules)
     child, parking = _parked()
     try:
-        with os.fdopen(fd, "wb") as stream:
+        with open(half, "wb") as stream:
             write(child, parking, stream, sys.executable)
             stream.seek(0, os.SEEK_END)
             stream.write(start_checkpoint.tail(made_for, True, sources, sorted(sys.modules)))
@@ -136,43 +137,27 @@ def _write(half: str, fd: int, made_for: str) -> None:
 
 def _refusal(half: str, made_for: str) -> None:
     """So that starts do not ask again until something changes."""
-    executable = start_checkpoint.source(sys.executable)
-    own = start_checkpoint.source(__file__)
+    executable = start_image.source(sys.executable)
+    own = start_image.source(__file__)
     with open(half, "wb") as stream:
         stream.write(start_checkpoint.tail(made_for, False, [each for each in (executable, own) if each], []))
 
 
-def _prune(place: str) -> None:
-    """Leave those that have been used last."""
-    found = [entry for entry in os.scandir(place) if entry.name.endswith(start_checkpoint.SUFFIX)]
-    for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[:-MOST]:
-        os.unlink(entry.path)
-
-
 def main() -> None:
     """Write it, or leave everything as it is."""
-    os.nice(IGNORED_BY_WRITER)
+    os.nice(NICE)
     os.chdir("/")
     os.closerange(3, MOST_DESCRIPTORS)
     made_for = sys.argv[-1]
-    path = start_checkpoint.path_for(made_for)
-    half = f"{path}.half"
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    fd = image_writer.claimed(half)
-    if fd is None:
-        return
     try:
-        try:
-            if start_checkpoint.identity() != made_for:
-                raise NotPossible("an interpreter like the one that asked cannot be had")
-            _write(half, fd, made_for)
-        except NotPossible:
-            _refusal(half, made_for)
-        os.replace(half, path)
+        with image_writer.whole(start_checkpoint.path_for(made_for), MOST) as half:
+            if half is None:
+                return
+            try:
+                if start_checkpoint.identity() != made_for:
+                    raise NotPossible("an interpreter like the one that asked cannot be had")
+                _write(half, made_for)
+            except NotPossible:
+                _refusal(half, made_for)
     except _TooEarly:
-        os.unlink(half)
         return
-    except BaseException:
-        os.unlink(half)
-        raise
-    _prune(os.path.dirname(path))

@@ -7,6 +7,8 @@ readers never see half of it. Where several runs end at once, one writes.
 import marshal
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from virtus.cli import start_image
@@ -53,20 +55,11 @@ def write(image: StartImage, names: list[str]) -> None:
     """Write the image anew, with these modules. Nothing is said where that is not possible."""
     place = start_image.directory(os.environ)
     path = os.path.join(place, start_image.image_name())
-    half = f"{path}.half"
     try:
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        fd = claimed(half)
-        if fd is None:
-            return
-        try:
-            with os.fdopen(fd, "wb") as stream:
-                stream.write(_file(_collected(image, names)))
-            os.replace(half, path)
-        except BaseException:
-            os.unlink(half)
-            raise
-        _prune(place)
+        with whole(path, MOST_IMAGES) as half:
+            if half is not None:
+                with open(half, "wb") as stream:
+                    stream.write(_file(_collected(image, names)))
     except Exception:
         pass  # a full or read-only disk, a source that has just changed: no reason to spoil a run that has succeeded
 
@@ -81,16 +74,35 @@ def _collected(image: StartImage, names: list[str]) -> dict[str, tuple[Entry, by
     return found
 
 
-def claimed(half: str) -> int | None:
-    """The file to write, None while another run writes it."""
+@contextmanager
+def whole(path: str, most: int) -> Iterator[str | None]:
+    """The name of an empty file to fill, which has the name `path` once the block ends well; None while another run
+    writes it. Of files with the same suffix there, the `most` newest are left."""
+    place, half = os.path.dirname(path), f"{path}.half"
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    if not _claimed(half):
+        yield None
+        return
     try:
-        return os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        yield half
+        os.replace(half, path)
+    except BaseException:
+        os.unlink(half)
+        raise
+    _prune(place, os.path.splitext(path)[1], most)
+
+
+def _claimed(half: str) -> bool:
+    """Make a file to write; False while another run writes it."""
+    try:
+        os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except FileExistsError:
         import time
 
         if time.time() - os.stat(half).st_mtime > STALE_S:
             os.unlink(half)
-        return None
+        return False
+    return True
 
 
 def _file(found: dict[str, tuple[Entry, bytes]]) -> bytes:
@@ -105,8 +117,8 @@ def _file(found: dict[str, tuple[Entry, bytes]]) -> bytes:
     return b"".join([start_image.MAGIC, len(head).to_bytes(start_image.LENGTH, "little"), head, *codes])
 
 
-def _prune(place: str) -> None:
-    """Leave the newest images."""
-    images = [entry for entry in os.scandir(place) if entry.name.endswith(".image")]
-    for entry in sorted(images, key=lambda entry: entry.stat().st_mtime)[:-MOST_IMAGES]:
+def _prune(place: str, suffix: str, most: int) -> None:
+    """Leave the newest."""
+    found = [entry for entry in os.scandir(place) if entry.name.endswith(suffix)]
+    for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[:-most]:
         os.unlink(entry.path)

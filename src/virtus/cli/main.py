@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 
@@ -56,15 +57,13 @@ def main() -> None:
     threading = sys.modules.get("threading")  # what has not been imported has started nothing
     if threading is not None and threading.active_count() > 1:
         sys.exit(status)
-    import atexit
-
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         status = status or 1  # nobody reads it any more
-    names = start_image.missing(IMAGE)
+    names = start_image.missing(IMAGE, START.imported)
     if names:
         from virtus.cli import image_writer
 

@@ -17,7 +17,7 @@ import os
 import sys
 
 from virtus.cli import start_image
-from virtus.cli.start_image import StartImage
+from virtus.cli.start_image import Source, StartImage, source
 
 TYPE_CHECKING = False  # as in `typing`, which takes longer to import than a start may
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ READ_AT_START: Final = ("LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "PYTHON", "TZ
 BY_PYTHON: Final = (_signal.SIGPIPE, _signal.SIGXFSZ)
 """Signals that every interpreter ignores."""
 MERSENNE: Final = (1 << 61) - 1
-
-Source = tuple[str, int, int]
-"""A file's path, time in ns and size."""
 
 
 def _place() -> int:
@@ -71,15 +68,6 @@ def path_for(made_for: str) -> str:
     return os.path.join(start_image.directory(os.environ), f"{number:016x}{SUFFIX}")
 
 
-def source(path: str) -> Source | None:
-    """A file's state; None where there is none."""
-    try:
-        state = os.stat(path)
-    except OSError:
-        return None
-    return path, state.st_mtime_ns, state.st_size
-
-
 def tail(made_for: str, usable: bool, sources: list[Source], names: list[str]) -> bytes:
     """What stands at the end of a checkpoint, or alone where none can be made."""
     index = marshal.dumps((made_for, usable, sources, names))
@@ -88,14 +76,13 @@ def tail(made_for: str, usable: bool, sources: list[Source], names: list[str]) -
 
 def _index(path: str) -> tuple[str, bool, list[Source], list[str]] | None:
     """A checkpoint's tail; None of what is damaged or could have been written by others."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    own = start_image.opened(path)
+    if own is None:
         return None
+    fd, size = own
     try:
-        state = os.fstat(fd)
-        end = state.st_size - len(MAGIC) - LENGTH
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022 or end < 0:
+        end = size - len(MAGIC) - LENGTH
+        if end < 0:
             return None
         last = os.pread(fd, LENGTH + len(MAGIC), end)
         length = int.from_bytes(last[:LENGTH], "little")
@@ -123,7 +110,9 @@ class Start:
     def __init__(self) -> None:
         self.restored = False
         self.asked: frozenset[str] = frozenset()
-        """Of a checkpoint's process: the modules that the image had when it was made."""
+        """Of a checkpoint's process: the modules that the image had when it was made,"""
+        self.imported: frozenset[str] = frozenset()
+        """and those that it had imported by then."""
         self._wanted: str | None = None
 
     def enter(self) -> None:

@@ -26,6 +26,8 @@ OTHERS: Final = frozenset({"virtus", "click"})
 """What is taken besides Python's own library."""
 LARGEST: Final = 32 << 20
 
+Source = tuple[str, int, int]
+"""A file's path, time in ns and size."""
 Entry = tuple[bool, str, int, int, int, int]
 """Whether it is a package; its source's path, time in ns and size; and where its code is: offset and length."""
 
@@ -45,6 +47,29 @@ def image_name() -> str:
     """The file of this installation's."""
     place = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return f"{sys.implementation.cache_tag}{place.replace('/', '%')[-180:]}.image"
+
+
+def source(path: str) -> Source | None:
+    """A file's state; None where there is none."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return path, state.st_mtime_ns, state.st_size
+
+
+def opened(path: str) -> tuple[int, int] | None:
+    """A descriptor and the size of a file of the user's own; None where there is none or others could have written
+    it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    state = os.fstat(fd)
+    if state.st_uid == os.geteuid() and not state.st_mode & 0o022:
+        return fd, state.st_size
+    os.close(fd)
+    return None
 
 
 class StartImage:
@@ -109,11 +134,7 @@ class StartImage:
     @staticmethod
     def is_current(entry: Entry) -> bool:
         """Whether a module's source is what it was."""
-        try:
-            state = os.stat(entry[1])
-        except OSError:
-            return False
-        return (state.st_mtime_ns, state.st_size) == entry[2:4]
+        return source(entry[1]) == entry[1:4]
 
     def create_module(self, spec: Any) -> None:
         """See importlib.abc.Loader: as modules are made otherwise."""
@@ -143,13 +164,12 @@ class StartImage:
 
 def _opened(path: str) -> bytes | mmap.mmap:
     """An image's bytes; none where there is none or others could have written it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+    own = opened(path)
+    if own is None:
         return b""
+    fd, size = own
     try:
-        state = os.fstat(fd)
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022 or not 0 < state.st_size <= LARGEST:
+        if not 0 < size <= LARGEST:
             return b""
         import mmap
 
@@ -160,10 +180,12 @@ def _opened(path: str) -> bytes | mmap.mmap:
         os.close(fd)
 
 
-def missing(image: StartImage) -> list[str]:
-    """The modules that this run has imported and the image does not have as they are."""
+def missing(image: StartImage, before: frozenset[str] = frozenset()) -> list[str]:
+    """The modules that this run has imported and the image does not have as they are, but for those from `before`."""
     names = []
     for name, module in list(sys.modules.items()):
+        if name in before:
+            continue
         top = name.partition(".")[0]
         path = getattr(getattr(getattr(module, "__spec__", None), "loader", None), "path", None)  # not from the image
         if path is None or not path.endswith(".py") or not (top in OTHERS or top in sys.stdlib_module_names):

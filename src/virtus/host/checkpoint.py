@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from virtus.host.direct_call import direct_call
+from virtus.host.machine_code import MachineCode
 
 PARK: Final = """
 park:
@@ -176,6 +177,8 @@ def code_of(listing: str) -> bytes:
 
 
 PAGE: Final = mmap.PAGESIZE
+REGISTERS: Final = 7 * 8
+"""Bytes that PARK stores."""
 STACK_BYTES: Final = 8 << 20
 """What the stack may grow to."""
 LARGEST: Final = 256 << 20
@@ -241,22 +244,17 @@ class Parking:
     """Where a process stops to be written, and goes on when it has been started from its file."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 2 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._memory.write(code_of(PARK))
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        if libc.mprotect(start, PAGE, mmap.PROT_READ | mmap.PROT_EXEC):
-            raise OSError(ctypes.get_errno(), "making generated code executable")
-        self.park = ctypes.PYFUNCTYPE(ctypes.c_int64)(start)
+        self._code = MachineCode(code_of(PARK), data=REGISTERS)
+        self.park = self._code.function()
         """Stop this process (SIGSTOP). 0 when it is continued; in a process started from the file, the address of what
         the kernel put on its stack: the number of arguments, their addresses, 0, those of the environment, 0."""
-        self._registers = start + PAGE
+        self._registers = self._code.address + PAGE
         base, head, size = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
         direct_call(ARCH_PRCTL, ARCH_GET_FS, ctypes.addressof(base))
         direct_call(GET_ROBUST_LIST, 0, ctypes.addressof(head), ctypes.addressof(size))
         self._thread, self._robust_list, self._rseq = base.value, head.value, 0
         self._pid, self._struct = os.getpid(), ctypes.string_at(self._thread, PTHREAD_BYTES)
+        libc = ctypes.CDLL(None)
         if hasattr(libc, "__rseq_offset"):  # since glibc 2.35, which registers one
             self._rseq = self._thread + ctypes.c_ssize_t.in_dll(libc, "__rseq_offset").value
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 
 class MachineCode:
-    """Position-independent x86-64 code in memory of its own, executable and no longer writable."""
+    """Position-independent x86-64 code of at most a page in memory of its own, executable and no longer writable."""
 
-    def __init__(self, code: bytes) -> None:
-        self._memory = mmap.mmap(-1, len(code), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def __init__(self, code: bytes, *, data: int = 0) -> None:
+        """With so many bytes for the code to write, from the next page on."""
+        size = mmap.PAGESIZE + data if data else len(code)
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory.write(code)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         libc = ctypes.CDLL(None, use_errno=True)

@@ -107,11 +107,6 @@ def _domain_name(task: "Task", path: str) -> Node:
     return Text(path, lambda: os.fsencode(kernel.domainname) + b"\n", accept)
 
 
-@cache
-def _boot(kernel: "Kernel") -> bytes:
-    return f"{randomness.identifier()}\n".encode()
-
-
 def _random_uuid(kernel: "Kernel") -> bytes:
     return f"{randomness.identifier()}\n".encode()
 
@@ -155,7 +150,7 @@ SYS: Final[dict[str, Maker]] = {
             "tainted": constant("0\n"),
             "random": directory(
                 {
-                    "boot_id": of_kernel(_boot),
+                    "boot_id": of_kernel(cache(_random_uuid)),
                     "uuid": of_kernel(_random_uuid),
                     "entropy_avail": constant("256\n"),
                     "poolsize": constant("256\n"),
