@@ -119,3 +119,13 @@ def test_methods_of_its_own_and_fields_of_its_base_are_kept() -> None:
     assert repr(Base(1)) == "mine"
     assert one == object()
     assert Derived(1, 2).second == 2
+
+
+def test_what_is_compiled_ahead_is_what_the_first_object_would_have_had() -> None:
+    plain, slots = (made(records, ["none", "factory"], {"frozen": frozen, "slots": frozen}) for frozen in (False, True))
+    before = [cls.__init__ for cls in (plain, slots)]
+    records.prepare()
+    assert all(cls.__init__ is not first for cls, first in zip((plain, slots), before, strict=True))
+    after = [cls.__init__ for cls in (plain, slots)]
+    assert [records.as_dict(cls(1)) for cls in (plain, slots)] == [{"a": 1, "b": (1, 2)}] * 2
+    assert after == [cls.__init__ for cls in (plain, slots)]

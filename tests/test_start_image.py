@@ -108,3 +108,18 @@ def test_the_oldest_images_go(tmp_path: Path) -> None:
         os.utime(path, (1000 - age, 1000 - age))
     image_writer._prune(str(tmp_path), ".image", image_writer.MOST_IMAGES)
     assert {path.name for path in tmp_path.iterdir()} == {f"{age}.image" for age in range(image_writer.MOST_IMAGES)}
+
+
+def test_only_what_came_after_the_first_modules_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(sys.modules)
+    image = start_image.StartImage(b"")
+    assert start_image.missing(image, before) == []
+    (tmp_path / "click_made_up.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(start_image, "OTHERS", frozenset({"click_made_up"}))
+    __import__("click_made_up")
+    try:
+        assert start_image.missing(image, before) == ["click_made_up"]
+        assert "click_made_up" in start_image.missing(image)
+    finally:
+        del sys.modules["click_made_up"]

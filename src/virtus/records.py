@@ -33,6 +33,8 @@ class _Missing:
 
 _MISSING: Final = _Missing()
 _FIELDS: Final = "__record_fields__"
+_uncompiled: Final[dict[type, Callable[[], None]]] = {}
+"""Of classes of which no object has been made: what compiles their `__init__`."""
 
 
 def field(*, default: Any = _MISSING, default_factory: Any = None) -> Any:
@@ -136,8 +138,11 @@ def _made(cls: type, *, frozen: bool, slots: bool, eq: bool) -> type:
         if not (name == "__hash__" and cls.__dict__[name] is None):  # which Python sets beside an __eq__
             del namespace[name]
 
-    def first_call(self: object, /, *arguments: Any, **named: Any) -> None:
+    def compile_now() -> None:
         made.__init__ = _initializer(made, fields, frozen=frozen)  # type: ignore[misc]
+
+    def first_call(self: object, /, *arguments: Any, **named: Any) -> None:
+        _uncompiled.pop(made, compile_now)()
         made.__init__(self, *arguments, **named)  # type: ignore[misc]
 
     namespace["__init__"] = first_call
@@ -148,11 +153,19 @@ def _made(cls: type, *, frozen: bool, slots: bool, eq: bool) -> type:
         for name in own:
             if isinstance(fields[name], _Factory):
                 delattr(cls, name)
+        _uncompiled[made] = compile_now
         return cls
     rest = {name: value for name, value in cls.__dict__.items() if name not in {*own, "__dict__", "__weakref__"}}
     made = type(cls)(cls.__name__, cls.__bases__, {**rest, **namespace, "__slots__": tuple(own)})
     made.__qualname__ = cls.__qualname__
+    _uncompiled[made] = compile_now
     return made
+
+
+def prepare() -> None:
+    """Compile now what the first objects of all classes so far need."""
+    while _uncompiled:
+        _uncompiled.popitem()[1]()
 
 
 @overload

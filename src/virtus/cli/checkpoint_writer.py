@@ -5,6 +5,7 @@ name first, and tries it. Where several starts ask for one at once, one writes.
 """
 
 import _signal  # type: ignore[import-not-found]  # see start_checkpoint
+import codecs
 import gc
 import importlib
 import os
@@ -13,8 +14,10 @@ import time
 from types import ModuleType
 from typing import Any, Final
 
+from virtus import records
 from virtus.cli import IMAGE, image_writer, start_checkpoint, start_image
 from virtus.host.checkpoint import NotPossible, Parking, mappings, write
+from virtus.techniques import user_mode_kernel
 
 MOST: Final = 6
 """Checkpoints, of different environments; those go that have not been used for longest."""
@@ -71,8 +74,16 @@ def _sources(since: int) -> list[start_image.Source]:
     return kept
 
 
+def _prepare() -> None:
+    """What modules put off until it is needed, as few starts need it."""
+    records.prepare()
+    codecs.lookup("utf-16-le")
+    user_mode_kernel.prepare()
+
+
 def _parked() -> tuple[int, Parking]:
     """A child that stands where later starts go on."""
+    _prepare()
     gc.collect()
     gc.freeze()
     parking = Parking()
@@ -120,7 +131,7 @@ def _write(half: str, made_for: str) -> None:
     _import(list(IMAGE.index))
     sources = _sources(since)
     IMAGE.close()
-    start_checkpoint.START.imported = frozenset(sys.modules)
+    start_checkpoint.START.imported = len(sys.modules)
     child, parking = _parked()
     try:
         with open(half, "wb") as stream:

@@ -111,8 +111,8 @@ class Start:
         self.restored = False
         self.asked: frozenset[str] = frozenset()
         """Of a checkpoint's process: the modules that the image had when it was made,"""
-        self.imported: frozenset[str] = frozenset()
-        """and those that it had imported by then."""
+        self.imported = 0
+        """and how many it had imported by then."""
         self._wanted: str | None = None
 
     def enter(self) -> None:

@@ -180,12 +180,13 @@ def _opened(path: str) -> bytes | mmap.mmap:
         os.close(fd)
 
 
-def missing(image: StartImage, before: frozenset[str] = frozenset()) -> list[str]:
-    """The modules that this run has imported and the image does not have as they are, but for those from `before`."""
+def missing(image: StartImage, before: int = 0) -> list[str]:
+    """The modules that this run has imported and the image does not have as they are; the first `before` are not looked
+    at, nor are they touched, which would cost a copy of each one's page."""
     names = []
-    for name, module in list(sys.modules.items()):
-        if name in before:
-            continue
+    latest = reversed(sys.modules)
+    for name in [next(latest) for _ in range(before, len(sys.modules))]:
+        module = sys.modules[name]
         top = name.partition(".")[0]
         path = getattr(getattr(getattr(module, "__spec__", None), "loader", None), "path", None)  # not from the image
         if path is None or not path.endswith(".py") or not (top in OTHERS or top in sys.stdlib_module_names):

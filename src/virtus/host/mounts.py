@@ -22,6 +22,8 @@ MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 MOUNT_ATTR_RDONLY: Final = 1
 MOUNT_ATTR_NODEV: Final = 4
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _PIVOT_ROOT = 428, 429, 442, 155  # syscall_64.tbl
+ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+"""A byte in mountinfo that stands for itself nowhere else."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -107,5 +109,5 @@ def mounts() -> list[Mount]:
 def parse_mount(line: bytes) -> Mount:
     """One line of mountinfo; blanks and the like are octal escapes there."""
     fields = line.split(b" ")
-    point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), fields[4])
+    point = ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
     return Mount(os.fsdecode(point), fields[fields.index(b"-") + 1].decode())

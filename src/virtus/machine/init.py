@@ -10,6 +10,7 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 
 from virtus.errors import GuestNotFound, GuestNotRunnable
+from virtus.host import dispositions
 from virtus.host.channel import Channel
 
 TTY_NAME = "/dev/ptmx"
@@ -49,9 +50,7 @@ def spawn(
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
             for fd in terminals:
                 os.dup2(slave, fd, inheritable=True)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
+        dispositions.set_default()
         for name in os.listdir("/proc/self/fd"):  # what the caller had open is not the guest's
             if int(name) > 2 and int(name) != tell:
                 with contextlib.suppress(OSError):  # the directory's own, closed by now
@@ -59,14 +58,21 @@ def spawn(
         os.chdir(cwd)
         if body is not None:
             os.close(tell)
-            os.environ.clear()
-            os.environ.update(environment)
+            _set_environment(environment)
             body(argv)
         os.execvpe(argv[0], list(argv), dict(environment))
     except OSError as error:
         os.write(tell, struct.pack("<i", error.errno or 0))
     finally:
         os._exit(127)
+
+
+def _set_environment(environment: Mapping[str, str]) -> None:
+    """Have these variables and no others; those that are so already are not touched."""
+    before = dict(os.environ)
+    for name in before.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment.items() - before.items())
 
 
 def started(told: int, name: str) -> None:

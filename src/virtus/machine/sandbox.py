@@ -15,7 +15,7 @@ from typing import Any, Literal, Never
 
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, UsageError, VirtusError
-from virtus.host import channel, mounts, namespaces
+from virtus.host import channel, dispositions, mounts, namespaces
 from virtus.host.channel import Channel
 from virtus.machine import scratch, streams
 from virtus.machine.devices_tree import HostNodes, hide_console, mask_proc, replace_inherited_devices
@@ -187,8 +187,7 @@ def _outer(
     """The process that owns the namespaces; it only waits for PID 1."""
     try:
         namespaces.die_with_parent(supervisor)
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        dispositions.ignore((signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTERM, signal.SIGHUP))
         user, group = os.geteuid(), os.getegid()
         privileged = namespaces.is_host_root()
         inherited = streams.Inherited()

@@ -96,7 +96,7 @@ class Emulation:
         host_has()  # looks at the processor, which cannot be done where the guest's root is
         libraries = sysroots(spec)
         kept = Cache(RISCV64, directory(os.environ))
-        background = Background.start(RISCV64, kept if kept.usable else None)
+        background = Background(RISCV64, kept if kept.usable else None)
 
         def make() -> TranslatorVcpu:
             return TranslatorVcpu(RISCV64, CallConvention(number=17, first=10))
@@ -109,12 +109,15 @@ class Emulation:
 
         def attach(kernel: Kernel, vcpu: Any) -> Any:
             kernel.sysroots = libraries
+            background.enter()
             tiers = vcpu.optimiser = Tiers(vcpu, background, kept, kernel.meter.note)
             kernel.scheduler.watch(background.fileno(), select.EPOLLIN, lambda events: _take(tiers))
             return lambda: {**vcpu.figures(), **tiers.figures()}
 
         try:
-            return user_mode_kernel.run(self.name, make, spec, machine=MACHINE, attach=attach, instead=instead)
+            return user_mode_kernel.run(
+                self.name, make, spec, machine=MACHINE, attach=attach, instead=instead, standby=background
+            )
         finally:
             background.close()
             kept.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -11,12 +12,13 @@ from typing import Any, Protocol
 from virtus import errors
 from virtus.errors import HostLacks, MachineBroken, VirtusError
 from virtus.exits import Context, Vcpu
-from virtus.host import channel
+from virtus.host import channel, dispositions
 from virtus.host.channel import Channel
 from virtus.machine import loop, sandbox, watch
 from virtus.machine.meter import Meter, Report, shell_status
 from virtus.machine.spec import GuestSpec
-from virtus.personalities.linux import boot
+from virtus.personalities.linux import boot, table
+from virtus.personalities.linux.abi import abi_of
 from virtus.personalities.linux.kernel import Kernel
 from virtus.techniques.base import Availability
 
@@ -45,6 +47,17 @@ class UserModeVcpu(Vcpu, Protocol):
         ...
 
 
+class Standby(Protocol):
+    """A process beside the box that is started when the box first asks something of it."""
+
+    asked: Channel
+    """Can be read then."""
+
+    def start(self, *without: Channel) -> int:
+        """Fork it; it holds none of these sockets."""
+        ...
+
+
 Attach = Callable[[Kernel, Any], Callable[[], dict[str, int]]]
 """Joins what a technique has besides a vCPU to the kernel, before the guest starts; what it returns is asked at the end
 for the figures that go into the report."""
@@ -58,6 +71,7 @@ def run(
     machine: str = "x86_64",
     attach: Attach | None = None,
     instead: Callable[[Kernel], None] | None = None,
+    standby: Standby | None = None,
 ) -> Report:
     """Run a guest under the user-mode kernel with the vCPU that `make_vcpu` makes inside the sandbox.
 
@@ -69,7 +83,7 @@ def run(
     process = sandbox.start(
         spec, lambda inside: _kernel_main(inside, make_vcpu, machine, attach, instead), proc="empty"
     )
-    forward = _Forwarding(process.control)
+    forward = _Forwarding(process.control, standby)
     try:
         answer = forward.collect()
     finally:
@@ -95,13 +109,21 @@ def run(
     )
 
 
+def prepare() -> None:
+    """Compile now what kernels otherwise compile at the first call of each kind."""
+    for machine in ("x86_64", "riscv64"):
+        boot.load_handlers(machine)
+        table.prepare(abi_of(machine).arguments)
+
+
 class _Forwarding:
     """The supervisor's side: signals of the user go to the kernel process, its report comes back."""
 
     FORWARDED = (*watch.FORWARDED, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
-    def __init__(self, control: Channel) -> None:
+    def __init__(self, control: Channel, standby: Standby | None = None) -> None:
         self._control = control
+        self._standby = standby
         self._before = {number: signal.signal(number, self._forward) for number in self.FORWARDED}
 
     def _forward(self, number: int, _frame: object) -> None:
@@ -113,12 +135,30 @@ class _Forwarding:
     def collect(self) -> dict[str, Any]:
         """What the kernel process reports at its end; {} when it could not."""
         pieces = []
-        while piece := self._control.recv(1 << 16):
+        while piece := self._received():
             if piece == b"\0stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
                 continue
             pieces.append(piece)
+        self._start_when_asked(0)
         return json.loads(b"".join(pieces)) if pieces else {}
+
+    def _received(self) -> bytes:
+        """What comes next from the kernel process; nothing at its end."""
+        self._start_when_asked(None)
+        return self._control.recv(1 << 16)
+
+    def _start_when_asked(self, timeout_ms: int | None) -> None:
+        """Start what stands by, if it is asked; until the kernel process is heard, or for this long."""
+        if self._standby is None:
+            return
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._standby.asked, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(timeout_ms)}
+        if self._standby.asked.fileno() in ready:
+            self._standby.start(self._control)
+            self._standby = None
 
     def restore(self) -> None:
         """Handlers as they were."""
@@ -135,8 +175,7 @@ def _kernel_main(
 ) -> int:
     """The kernel process: PID 1 of the machine's namespaces."""
     control = inside.control
-    for number in _Forwarding.FORWARDED:
-        signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what is the guest's
+    dispositions.ignore(_Forwarding.FORWARDED)  # the supervisor passes on what is the guest's
     try:
         answer = _machine(inside, make_vcpu, machine, attach, instead)
     except VirtusError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from virtus.errors import GuestNotRunnable, UsageError
 from virtus.guests.identify import Kind
-from virtus.host import capabilities
+from virtus.host import capabilities, dispositions
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec, Volume
 from virtus.personalities.win32 import drives
@@ -92,8 +92,7 @@ def _body() -> Callable[[Sequence[str]], None]:
     def body(words: Sequence[str]) -> None:
         sys.path[:], sys.meta_path[:] = path, finders
         capabilities.allow_attaching()  # as after exec(2): its own /proc/self is its own
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_IGN)  # as every interpreter has it
+        dispositions.ignore((signal.SIGPIPE, signal.SIGXFSZ))  # as every interpreter has it
         windows_process.main(list(words[words.index(MODULE) + 1 :]))
 
     return body

@@ -25,6 +25,12 @@ MAP_FIXED_NOREPLACE: Final = 0x100000  # include/uapi/asm-generic/mman-common.h
 MAP_NORESERVE: Final = 0x4000
 WORD_MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 
+_word = ctypes.c_uint64
+FUNCTIONS: Final = [ctypes.PYFUNCTYPE(_word, *[_word] * count) for count in range(4)]
+"""Types of functions of words, by how many they take."""
+COPY_IN: Final = ctypes.PYFUNCTYPE(_word, _word, ctypes.c_char_p, _word)
+COPY_OUT: Final = ctypes.PYFUNCTYPE(_word, ctypes.c_void_p, _word, _word)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
@@ -51,14 +57,13 @@ class HostMemory:
         self._violation = violation
         self._lock = threading.Lock()
         self._next = FIRST
-        word = ctypes.c_uint64
 
         def function(name: str, arguments: int) -> Callable[..., int]:
-            made: Callable[..., int] = ctypes.PYFUNCTYPE(word, *[word] * arguments)(base + code.OFFSETS[name])
+            made: Callable[..., int] = FUNCTIONS[arguments](base + code.OFFSETS[name])
             return made
 
-        self._copy_in = ctypes.PYFUNCTYPE(word, word, ctypes.c_char_p, word)(base + code.OFFSETS["copy"])
-        self._copy_out = ctypes.PYFUNCTYPE(word, ctypes.c_void_p, word, word)(base + code.OFFSETS["copy"])
+        self._copy_in = COPY_IN(base + code.OFFSETS["copy"])
+        self._copy_out = COPY_OUT(base + code.OFFSETS["copy"])
         self._load8, self._load4, self._load2 = function("load8", 1), function("load4", 1), function("load2", 1)
         self._store8, self._store4, self._store2 = function("store8", 2), function("store4", 2), function("store2", 2)
         self._length1, self._length2 = function("length1", 1), function("length2", 1)

@@ -12,7 +12,7 @@ import signal
 import struct
 from typing import Final
 
-from virtus.host import ptrace
+from virtus.host import dispositions, ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
@@ -74,9 +74,7 @@ def _become_stub() -> None:
     try:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
+        dispositions.set_default()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()  # what the user's terminal sends to all of a job is the kernel's to pass on, not the stubs'
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED

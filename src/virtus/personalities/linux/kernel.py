@@ -19,7 +19,7 @@ from virtus.personalities.linux.blocking import Blocking, Interrupted, Wait
 from virtus.personalities.linux.impersonation import Impersonation
 from virtus.personalities.linux.results import INTERRUPTED, NO_RESULT, RESTART
 from virtus.personalities.linux.scheduler import Scheduler
-from virtus.personalities.linux.table import TABLE, Entry
+from virtus.personalities.linux.table import TABLE
 from virtus.personalities.linux.task import Process, Task
 
 MASK: Final = 2**64 - 1
@@ -58,19 +58,15 @@ class Kernel:
         self._last_pid = 1
         self._current: Task | None = None
         self._entries: list[Callable[[Task, Any], Any] | None] = [None] * (max(abi.numbers.values()) + 1)
-        for name, entry in TABLE.items():
-            number = abi.numbers.get(name)
-            if number is not None:
-                self._entries[number] = self._bound_when_called(number, entry)
 
-    def _bound_when_called(self, number: int, entry: Entry) -> Callable[[Task, Any], Any]:
-        """A call's entry function, made when a guest first needs it: no guest uses all of the table."""
-
-        def first(task: Task, regs: Any) -> Any:
-            bound = self._entries[number] = entry.bind(self.abi.arguments)
-            return bound(task, regs)
-
-        return first
+    def _bind(self, number: int) -> Callable[[Task, Any], Any] | None:
+        """A call's entry function, made when a guest first needs it: no guest uses all of the table. None: no such
+        call."""
+        entry = TABLE.get(self.abi.names.get(number, ""))
+        if entry is None or self.abi.numbers.get(entry.name) != number:
+            return None
+        bound = self._entries[number] = entry.bind(self.abi.arguments)
+        return bound
 
     # The personality's side of the loop
 
@@ -112,7 +108,7 @@ class Kernel:
 
     def _call(self, task: Task, number: int) -> None:
         regs = task.regs
-        entry = self._entries[number] if number < len(self._entries) else None
+        entry = (self._entries[number] or self._bind(number)) if number < len(self._entries) else None
         if regs[self._entered] != regs[self._left]:
             self.meter.note("a call through the 32-bit entry was refused: only x86-64 programs run here")
             result: Any = -errno.ENOSYS

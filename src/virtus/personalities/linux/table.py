@@ -7,6 +7,7 @@ calls into the table that the kernel answers with an error on purpose.
 
 from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from virtus.records import dataclass
@@ -36,6 +37,16 @@ class Support(Enum):
     REFUSED = "refused"
 
 
+@cache
+def _binder(kinds: tuple[str, ...], registers: tuple[int, ...]) -> Callable[[Callable[..., Any]], Any]:
+    """Makes entry functions of handlers that take arguments of these kinds: compiled once for all of them."""
+    arguments = "".join(", " + _UNDERSTOOD[kind].format(i=registers[at]) for at, kind in enumerate(kinds))
+    scope: dict[str, Any] = {}
+    exec(f"def bound(handler):\n def entry(task, r):\n  return handler(task{arguments})\n return entry", scope)
+    made: Callable[[Callable[..., Any]], Any] = scope["bound"]
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One system call: the handler takes the task and the arguments; what is missing stands in `note`."""
@@ -48,10 +59,7 @@ class Entry:
 
     def bind(self, registers: tuple[int, ...]) -> Callable[[Any, Any], Any]:
         """An entry function `(task, registers)` that takes the arguments from these register numbers."""
-        arguments = "".join(", " + _UNDERSTOOD[kind].format(i=registers[at]) for at, kind in enumerate(self.kinds))
-        scope: dict[str, Any] = {"handler": self.handler}
-        exec(f"def {self.name}(task, r):\n    return handler(task{arguments})", scope)
-        entry: Callable[[Any, Any], Any] = scope[self.name]
+        entry: Callable[[Any, Any], Any] = _binder(self.kinds, registers)(self.handler)
         return entry
 
 
@@ -88,6 +96,12 @@ def refuse(error: int, why: str, *names: str) -> None:
             return -error
 
         TABLE[name] = Entry(name, handler, (), Support.REFUSED, why)
+
+
+def prepare(registers: tuple[int, ...]) -> None:
+    """Compile now what binding the calls of the table needs."""
+    for entry in TABLE.values():
+        entry.bind(registers)
 
 
 def rows() -> Iterator[Entry]:

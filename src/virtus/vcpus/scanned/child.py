@@ -18,7 +18,7 @@ import struct
 from typing import Final
 
 from virtus.errors import HostLacks, MachineBroken
-from virtus.host import ptrace
+from virtus.host import dispositions, ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
@@ -257,9 +257,7 @@ def _become_template(page: bytes, memory_fd: int, code_fd: int) -> None:
         os.dup2(high, CODE_AT)
         os.closerange(0, MEMORY_AT)
         os.closerange(CODE_AT + 1, os.sysconf("SC_OPEN_MAX"))
-        for number in range(1, signal.NSIG):
-            if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                signal.signal(number, signal.SIG_DFL)
+        dispositions.set_default()
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
         _libc.mmap.restype = ctypes.c_void_p

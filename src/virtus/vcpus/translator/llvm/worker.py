@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from virtus.host import channel
+from virtus.host import channel, dispositions
 from virtus.host.channel import Channel
 from virtus.isa.instruction_set import InstructionSet
 from virtus.vcpus.translator.llvm.request import Farewell, Optimised, QuickCode, Request, Result, Urge, decoded, encoded
@@ -48,29 +48,39 @@ class Keeper(Protocol):
 
 
 class Background:
-    """The translator's end. `start` forks; everything else belongs to the process that runs the guest."""
+    """The translator's end, and the process: forked when something is first asked of it, which most short runs do not.
 
-    def __init__(self, connection: Channel, pid: int) -> None:
-        self._socket = connection
-        self.pid = pid
+    Two processes have this object: the supervisor, which waits for `asked` and calls `start`, and the one that runs the
+    guest, which calls `enter` and everything else.
+    """
+
+    def __init__(self, isa: InstructionSet, keep: Keeper | None = None) -> None:
+        self._socket, self.asked = channel.pair()
+        """`asked` can be read when there is something to do."""
+        self._isa = isa
+        self._keep = keep
         self._received = bytearray()
         self._to_send = bytearray()
+        self._used = False
         self.gone = False
 
-    @classmethod
-    def start(cls, isa: InstructionSet, keep: Keeper | None = None) -> "Background":
-        """Fork the process."""
-        ours, theirs = channel.pair()
+    def start(self, *without: Channel) -> int:
+        """Fork the process, which holds none of these sockets: its pid."""
         pid = os.fork()
         if pid == 0:
             try:
-                ours.close()
-                _main(theirs, isa, keep)
+                for each in (self._socket, *without):
+                    each.close()
+                _main(self.asked, self._isa, self._keep)
             finally:
                 os._exit(0)
-        theirs.close()
-        ours.setblocking(False)
-        return cls(ours, pid)
+        self.asked.close()
+        return pid
+
+    def enter(self) -> None:
+        """This is the process that runs the guest."""
+        self.asked.close()
+        self._socket.setblocking(False)
 
     def fileno(self) -> int:
         """The socket: something can be read when results have come."""
@@ -78,6 +88,9 @@ class Background:
 
     def submit(self, request: Request | Urge | QuickCode | Farewell) -> None:
         """Have it made some time, or sooner; or kept. Never waits."""
+        if isinstance(request, Farewell) and not self._used:
+            return  # it was never there
+        self._used = True
         data = encoded(request)
         self._to_send += _LENGTH.pack(len(data)) + data
         self.flush()
@@ -119,12 +132,13 @@ class Background:
     def close(self) -> None:
         """Let it come to its end."""
         self._socket.close()
+        self.asked.close()
 
 
 def _main(connection: Channel, isa: InstructionSet, keep: Keeper | None) -> None:
     """The process: one thread reads requests, so that nobody waits to send them, the other works."""
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    dispositions.set_default((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT))
+    dispositions.ignore((signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGHUP))
     _leave_streams()
     os.nice(NICE)
     made = Made()
