@@ -113,9 +113,11 @@ def test_a_new_window_size(shell: Screen) -> None:
     shell.expect("trap=set")
     fcntl.ioctl(shell.master, termios.TIOCSWINSZ, b"\x28\0\x64\0\0\0\0\0")
     os.kill(shell.process.pid, 28)
-    time.sleep(0.3)
-    shell.type("stty size\n")
-    shell.expect("40 100")
+    end = time.monotonic() + PATIENCE_S
+    while "40 100" not in shell.text and time.monotonic() < end:
+        shell.type("stty size; echo is=it\n")
+        shell.expect("is=it")
+    assert "40 100" in shell.text
 
 
 def test_typed_end_and_exit_status(shell: Screen) -> None:
