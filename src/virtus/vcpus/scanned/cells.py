@@ -3,20 +3,21 @@
 One page of cells: the virtual EFLAGS, control registers and selectors, places for what a fragment sets aside, and a
 stack of its own. Behind it a byte for every linear page, set where anything is remembered of its translation; and a
 byte for every hash of a linear address, set where an instruction may lie under a jump of ours; and what is known of
-ports (`port_shortcuts.py`).
+ports (`port_shortcuts.py`) and of segments (`known_segments.py`).
 """
 
 import struct
 from typing import Final
 
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.vcpus.scanned import port_shortcuts
+from virtus.vcpus.scanned import known_segments, port_shortcuts
 from virtus.vcpus.scanned.cpu_state import (
     AF,
     CF,
     DF,
     FLAGS_DEFINED,
-    GRANULAR,
+    FS,
+    GS,
     IF,
     MASK32,
     OF,
@@ -25,8 +26,8 @@ from virtus.vcpus.scanned.cpu_state import (
     TF,
     ZF,
     CpuState,
-    Segment,
 )
+from virtus.vcpus.scanned.known_segments import descriptor_of
 
 EFLAGS_AT, PENDING_AT, CR0_AT, CR2_AT, CR3_AT, CR4_AT = 0, 4, 8, 12, 16, 20
 SELECTORS_AT, TABLES_AT, LOW_AT, HIGH_AT = 32, 64, 96, 128
@@ -36,16 +37,20 @@ EAX_AT, ESP_AT, FIRST_AT, SECOND_AT, THIRD_AT, FOURTH_AT, TARGET_AT = 160, 164, 
 NULL_AT, NEVER_AT = 192, 200
 """A null descriptor; and one that no segment has."""
 DONE_AT, FLUSHABLE_AT = 208, 212
-"""What fragments have done that the monitor must know of (INVALIDATED, ROOT_LOADED); whether the supervisor's child has
-pages that a load of CR3 concerns."""
+"""What fragments have done that the monitor must know of (INVALIDATED, ROOT_LOADED, SEGMENT_LOADED); whether the
+supervisor's child has pages that a load of CR3 concerns."""
 INVALIDATED, ROOT_LOADED = 1, 2
+SEGMENT_LOADED: Final = {FS: 4, GS: 8}
+USER_DESC_AT: Final = 224
+"""Where the child reads what one of its segments is to be."""
 TRANSLATED, MAPPED = 1, 2
 """What is remembered of a linear page's translation: by the monitor alone, or by a child as well."""
 STACK_AT: Final = 0x800
 PRESENT_AT, PRESENT_SIZE = PAGE, 1 << 32 - FRAME_SHIFT
 HIDDEN_AT, HIDDEN_SIZE = PRESENT_AT + PRESENT_SIZE, 1 << 16
 PORTS_AT: Final = HIDDEN_AT + HIDDEN_SIZE
-SHARED: Final = PORTS_AT + port_shortcuts.SIZE
+RECORDS_AT: Final = PORTS_AT + port_shortcuts.SIZE
+SHARED: Final = RECORDS_AT + known_segments.SIZE
 """Bytes of all of it."""
 LARGE_PAGES: Final = 1024
 NATIVE: Final = CF | PF | AF | ZF | SF | OF | DF
@@ -69,19 +74,25 @@ class Cells:
         """By linear page: what is remembered of its translation: nothing, TRANSLATED or MAPPED."""
         self.hidden = area[HIDDEN_AT : HIDDEN_AT + HIDDEN_SIZE]
         """By the lower bits of linear addresses: whether an instruction under a jump may be there."""
-        self.ports = port_shortcuts.PortShortcuts(area[PORTS_AT:SHARED])
+        self.ports = port_shortcuts.PortShortcuts(area[PORTS_AT:RECORDS_AT])
+        self.known = known_segments.KnownSegments(area[RECORDS_AT:SHARED])
         self.base = 0
         self._loads: list[int] = []
 
     def close(self) -> None:
         """Let go of the views."""
         self.ports.close()
+        self.known.close()
         for view in (self._words, self.present, self.hidden, self.area):
             view.release()
 
     def address(self, offset: int) -> bytes:
         """A cell's linear address, as instructions have it."""
         return struct.pack("<I", self.base + offset)
+
+    def put(self, offset: int, what: bytes) -> None:
+        """Bytes for the child to read."""
+        self.area[offset : offset + len(what)] = what
 
     def enter(self, pending: bool, flushable: bool) -> None:
         """Before the guest runs: its virtual state."""
@@ -93,6 +104,8 @@ class Cells:
         if loads != self._loads:
             self._loads = loads
             self._enter_segments()
+            for number in SEGMENT_LOADED:
+                self.known.learn(state.segments[number], state.gdtr)
 
     def _enter_segments(self) -> None:
         tables, lows, highs = [], [], []
@@ -112,7 +125,7 @@ class Cells:
             _SIX.pack_into(self.area, offset, *values)
 
     def leave(self) -> int:
-        """After it ran: what fragments have done since."""
+        """After it ran: what fragments have done to translations since."""
         state = self._state
         state.eflags = state.eflags & ~(OTHERS | IF) | self._words[EFLAGS_AT >> 2] & (OTHERS | IF)
         done = self.area[DONE_AT]
@@ -120,7 +133,10 @@ class Cells:
             self.area[DONE_AT] = 0
             if done & ROOT_LOADED:
                 state.cr3 = self._words[CR3_AT >> 2]
-        return done
+            for number, bit in SEGMENT_LOADED.items():
+                if done & bit:
+                    self.known.loaded(state, number, self._words[(SELECTORS_AT >> 2) + number] & 0xFFFF)
+        return done & (INVALIDATED | ROOT_LOADED)
 
     def hide_trap_flag(self) -> None:
         """A fragment is single-stepped: the flags it has saved must not bring TF back."""
@@ -134,6 +150,7 @@ class Cells:
     def settle(self, base: int) -> None:
         """The child sees this memory at a linear address from now on."""
         self.base, self._loads = base, []
+        self.known.settle(base + NULL_AT)
 
     def forget_all(self) -> None:
         """Nothing is remembered of any translation."""
@@ -151,12 +168,3 @@ class Cells:
         else:
             there = bytes(self.present[first : first + LARGE_PAGES])
             self.present[first : first + LARGE_PAGES] = there.replace(b"\0", bytes([TRANSLATED]))
-
-
-def descriptor_of(segment: Segment) -> tuple[int, int]:
-    """The two words of the descriptor that a segment was loaded from (Intel SDM volume 3A, figure 3-8)."""
-    attributes, base = segment.attributes, segment.base
-    limit = segment.limit >> 12 if attributes & GRANULAR else segment.limit
-    low = limit & 0xFFFF | (base & 0xFFFF) << 16
-    high = base >> 16 & 0xFF | (attributes & 0xF0FF) << 8 | limit & 0xF_0000 | base & 0xFF00_0000
-    return low, high

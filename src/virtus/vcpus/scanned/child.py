@@ -32,10 +32,13 @@ DATA_SELECTOR: Final = 0x2B  # __USER_DS
 TRAP_AT: Final = STUB_START + 2  # behind `syscall`: the address that a call comes from, as seccomp(2) sees it
 FILTER_AT: Final = STUB_START + 64
 LDT_AT: Final = STUB_START + 1024
+LOCAL_USER: Final = 7  # of a selector: the local table, level 3
 BIASES: Final = 16
 """Code segments in a child's LDT: the base of number n is n << 28."""
 USER_DESC: Final = struct.Struct("<IIII")  # struct user_desc (arch/x86/include/uapi/asm/ldt.h)
 SEGMENT_FLAGS: Final = 1 | 2 << 1 | 1 << 4 | 1 << 6  # 32-bit, code, limit in pages, usable
+DATA_FLAGS: Final = 1 | 0 << 1 | 1 << 4 | 1 << 6  # likewise, data that can be written
+ALL_PAGES: Final = 0xF_FFFF
 WRITE_LDT: Final = 0x11  # modify_ldt(2)
 TICK: Final = 4000
 """Microseconds of a child's processor time between two stops for the monitor to look around."""
@@ -55,7 +58,7 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def filter_program() -> bytes:
-    """Classic BPF: mmap and munmap of the lower 4 GiB, called from the stub's page, and nothing else."""
+    """Classic BPF: mmap and munmap of the lower 4 GiB and modify_ldt, called from the stub's page, and nothing else."""
     checks = [
         (_ARCH, AUDIT_ARCH_X86_64),
         (_IP_LOW, TRAP_AT & 0xFFFF_FFFF),
@@ -67,7 +70,7 @@ def filter_program() -> bytes:
         rows += [(_LOAD, 0, 0, offset), (_EQUAL, 1, 0, value), (_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
     rows += [(_LOAD, 0, 0, _LENGTH_HIGH), (_GREATER, 0, 1, 1), (_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
     rows += [(_LOAD, 0, 0, _NR)]
-    for call in ("mmap", "munmap"):
+    for call in ("mmap", "munmap", "modify_ldt"):
         rows += [(_EQUAL, 0, 1, NUMBERS[call]), (_RETURN, 0, 0, SECCOMP_RET_ALLOW)]
     rows += [(_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
     return b"".join(struct.pack("<HBBI", *row) for row in rows)
@@ -78,14 +81,19 @@ def stub_page() -> bytes:
     program = filter_program()
     header = struct.pack("<H6xQ", len(program) // 8, FILTER_AT + 64)  # struct sock_fprog
     interval = struct.pack("<qqqq", 0, TICK, 0, TICK)  # struct itimerval
-    segments = b"".join(USER_DESC.pack(bias, bias << 28, 0xF_FFFF, SEGMENT_FLAGS) for bias in range(BIASES))
+    segments = b"".join(USER_DESC.pack(bias, bias << 28, ALL_PAGES, SEGMENT_FLAGS) for bias in range(BIASES))
     page = stub.CODE.ljust(64, b"\xcc") + header.ljust(32, b"\0") + interval + program
     return (page.ljust(LDT_AT - STUB_START, b"\xcc") + segments).ljust(mmap.PAGESIZE, b"\xcc")
 
 
 def code_selector(bias: int) -> int:
     """The selector of a code segment whose base is `bias` << 28."""
-    return COMPAT_CS if not bias else bias << 3 | 7
+    return COMPAT_CS if not bias else bias << 3 | LOCAL_USER
+
+
+def data_segment(number: int, base: int) -> bytes:
+    """The struct user_desc of all of the linear address space from a base on, as entry `number`."""
+    return USER_DESC.pack(number, base, ALL_PAGES, DATA_FLAGS)
 
 
 class Child:
@@ -148,6 +156,12 @@ class Child:
     def unmap(self, linear: int, size: int) -> None:
         """Forget what is mapped."""
         self.inject("munmap", linear, size)
+
+    def set_data_segment(self, number: int, at: int) -> int | None:
+        """Make an entry of its local descriptor table what `data_segment` gave, which it can read at a linear address;
+        the selector, None where the host forbids it."""
+        result = self.inject("modify_ldt", WRITE_LDT, at, USER_DESC.size) & 0xFFFF_FFFF
+        return None if result else number << 3 | LOCAL_USER
 
     def siginfo(self) -> tuple[int, int]:
         """si_code and si_addr of the signal it stopped with (siginfo_t of sigaction(2))."""

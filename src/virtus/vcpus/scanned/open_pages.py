@@ -21,7 +21,7 @@ from virtus.vcpus.scanned.shadow import Shadow
 READ_EXECUTE: Final = mmap.PROT_READ | mmap.PROT_EXEC
 MOST_PATIENCE: Final = 16
 """Ticks that a guest which left open pages too often has to compute for before the next try."""
-MOST_FLIPS: Final = 128
+MOST_FLIPS: Final = 12
 """Times that a guest may leave open pages in a tick: each costs two stops."""
 
 

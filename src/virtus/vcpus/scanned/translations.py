@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from iced_x86 import Encoder, Instruction, Mnemonic, OpKind, Register
 
 from virtus.memory.guest_memory import FRAME_SHIFT
-from virtus.vcpus.scanned import port_shortcuts
+from virtus.vcpus.scanned import known_segments, port_shortcuts
 from virtus.vcpus.scanned.breakpoints import INT3
 from virtus.vcpus.scanned.cells import (
     CR0_AT,
@@ -36,8 +36,10 @@ from virtus.vcpus.scanned.cells import (
     PENDING_AT,
     PORTS_AT,
     PRESENT_AT,
+    RECORDS_AT,
     ROOT_LOADED,
     SECOND_AT,
+    SEGMENT_LOADED,
     SELECTORS_AT,
     STACK_AT,
     TABLES_AT,
@@ -49,9 +51,11 @@ from virtus.vcpus.scanned.cpu_state import CS, IF, NT, RF
 
 HOST_FLAGS: Final = 0x202
 INVLPG: Final = b"\x0f\x01"
+MOV_TO_SEGMENT: Final = 0x8E
 JE, JNE, JAE = b"\x0f\x84", b"\x0f\x85", b"\x0f\x83"
 CONTROLS: Final = {Register.CR0: CR0_AT, Register.CR2: CR2_AT, Register.CR3: CR3_AT, Register.CR4: CR4_AT}
-_LOADED: Final = {Register.DS, Register.ES, Register.FS, Register.GS}
+_LOADED: Final = {Register.DS, Register.ES}
+_KNOWN: Final = {Register.FS, Register.GS}
 _GENERAL: Final = {Register.EAX + number for number in range(8)} - {Register.ESP}
 _WORDS: Final = {Register.AX + number for number in range(8)} - {Register.SP}
 
@@ -204,8 +208,59 @@ def _demand_descriptor(into: Fragment, number: int) -> None:
         into.hard_unless_equal()
 
 
+def _record(into: Fragment, field: int) -> None:
+    """A field of the record of the selector in the first cell, into EAX."""
+    into.emit(b"\x0f\xb6\x05", FIRST_AT, b"\x8d\x04\xc5", bytes(4))  # movzx eax, byte [first]; lea eax, [eax * 8]
+    into.emit(b"\x8b\x04\x85", RECORDS_AT + field)  # mov eax, [RECORDS + field + eax * 4]
+
+
+def _change_segment(into: Fragment, number: int, eip: int) -> None:
+    """FS or GS becomes what the selector in EAX says, where that is known. EAX is in its cell; so it is afterwards."""
+    into.emit(b"\xa3", FIRST_AT)
+    for offset, cell in ((4, THIRD_AT), (0, SECOND_AT)):
+        _record(into, known_segments.POINTER_AT)
+        into.emit(b"\x8b\x40", bytes([offset]), b"\xa3", cell)  # mov eax, [eax + offset]; mov [cell], eax
+    into.own_stack()
+    fields = (
+        (known_segments.SELECTOR_AT, FIRST_AT, SELECTORS_AT),
+        (known_segments.LOW_AT, SECOND_AT, LOW_AT),
+        (known_segments.HIGH_AT, THIRD_AT, HIGH_AT),
+    )
+    for field, cell, _ in fields:
+        _record(into, field)
+        into.emit(b"\x3b\x05", cell)  # cmp eax, [cell]
+        into.hard_unless_equal()
+    into.hard_case(Trap(eip, False, False))
+    _record(into, known_segments.HOST_AT)
+    into.emit(b"\x8e", bytes([0xC0 | number << 3]))  # mov fs, ax
+    _record(into, known_segments.POINTER_AT)
+    into.emit(b"\xa3", TABLES_AT + 4 * number)
+    for _, cell, kept in fields:
+        into.emit(b"\xa1", cell, b"\xa3", kept + 4 * number)  # mov eax, [cell]; mov [kept], eax
+    into.emit(b"\x80\x0d", DONE_AT, bytes([SEGMENT_LOADED[number]]))  # or byte [DONE], LOADED
+    into.guest_stack()
+
+
+def _load_known_segment(into: Fragment, instruction: Instruction) -> None:
+    """MOV to FS or GS, from a register or memory."""
+    into.save_eax(instruction.ip32)
+    raw = _encoded(instruction)  # 8E /r
+    into.emit(b"\x0f\xb7", bytes([raw[1] & ~0x38]), raw[2:])  # movzx eax, r/m16
+    _change_segment(into, instruction.op0_register - Register.ES, instruction.ip32)
+    into.restore_eax()
+
+
+def _pop_known_segment(into: Fragment, instruction: Instruction) -> None:
+    """POP of FS or GS."""
+    into.save_eax(instruction.ip32)
+    into.emit(b"\x8b\x04\x24\x0f\xb7\xc0")  # mov eax, [esp]; movzx eax, ax
+    _change_segment(into, instruction.op0_register - Register.ES, instruction.ip32)
+    into.emit(b"\x8d\x64\x24\x04")  # lea esp, [esp + 4]
+    into.restore_eax()
+
+
 def _load_segment(into: Fragment, instruction: Instruction) -> None:
-    """MOV to DS, ES, FS, GS: easy where it loads what is loaded."""
+    """MOV to DS or ES: easy where it loads what is loaded."""
     number, source = instruction.op0_register - Register.ES, int(instruction.op1_register)
     source -= Register.EAX if source >= Register.EAX else Register.AX
     into.save_eax(instruction.ip32)
@@ -349,6 +404,13 @@ def _store(into: Fragment, instruction: Instruction) -> None:
     into.emit(b"\x8b", bytes([5 | number << 3]), cell)  # mov r32, [cell]
 
 
+def _is_plain_load(instruction: Instruction) -> bool:
+    """Whether a MOV to a segment register has no prefix, and a source that is one when the flags are in place."""
+    if instruction.op1_kind == OpKind.REGISTER:
+        return instruction.op1_register in _GENERAL | _WORDS and _encoded(instruction)[0] == MOV_TO_SEGMENT
+    return instruction.op1_kind == OpKind.MEMORY and _encoded(instruction)[0] == MOV_TO_SEGMENT
+
+
 Translate = Callable[[Fragment, Instruction], None]
 _BY_NAME: Final[dict[int, Translate]] = {
     Mnemonic.CLI: _cli, Mnemonic.STI: _sti, Mnemonic.PUSHFD: _pushf, Mnemonic.POPFD: _popf, Mnemonic.IRETD: _iret,
@@ -363,8 +425,11 @@ def translation(instruction: Instruction) -> Translate | None:
     first = instruction.op0_register if instruction.op_count and instruction.op0_kind == OpKind.REGISTER else 0
     if mnemonic == Mnemonic.PUSH and Register.ES <= first <= Register.GS:
         return _push_segment if instruction.len <= 2 and instruction.stack_pointer_increment == -4 else None
-    if mnemonic == Mnemonic.POP and first in _LOADED:
-        return _pop_segment if instruction.stack_pointer_increment == 4 else None
+    if mnemonic == Mnemonic.POP and first in _LOADED | _KNOWN:
+        pop = _pop_segment if first in _LOADED else _pop_known_segment
+        return pop if instruction.stack_pointer_increment == 4 else None
+    if mnemonic == Mnemonic.MOV and first in _KNOWN:
+        return _load_known_segment if _is_plain_load(instruction) else None
     if mnemonic == Mnemonic.MOV and instruction.op1_kind == OpKind.REGISTER:
         source = instruction.op1_register
         if first in _LOADED:

@@ -20,8 +20,8 @@ from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
 from virtus.vcpus.scanned.breakpoints import START, SUPERVISOR, USER, CodePage, CodePages
-from virtus.vcpus.scanned.cells import ROOT_LOADED, SHARED, Cells
-from virtus.vcpus.scanned.child import MEMORY_AT, code_selector
+from virtus.vcpus.scanned.cells import ROOT_LOADED, SHARED, USER_DESC_AT, Cells
+from virtus.vcpus.scanned.child import BIASES, MEMORY_AT, code_selector, data_segment
 from virtus.vcpus.scanned.cpu_state import (
     BIG,
     CR0_PE,
@@ -92,6 +92,7 @@ class Monitor:
         memory.code_written = self.code_written
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.scanner.on_target = self._target_found
+        self.cells.known.with_base = self._segment_with_base
         self.patches = Patches(state, codes, self.cells)
         self.time_changed()
         self._write_decoder = Writes()
@@ -212,6 +213,11 @@ class Monitor:
         self.shadow.reserve(space, self.patches.base, self.codes.extra_at, AREA)
         self._patched_epoch = space.epoch
         return True
+
+    def _segment_with_base(self, number: int, base: int) -> int | None:
+        """Give the supervisor's child one, behind those for code; its selector."""
+        self.cells.put(USER_DESC_AT, data_segment(BIASES + number, base))
+        return self.spaces.supervisor.child.set_data_segment(BIASES + number, self.patches.base + USER_DESC_AT)
 
     def unpatch(self) -> None:
         """Give up all patches: the pages that have them are scanned anew."""
