@@ -24,12 +24,13 @@ RAISE, END, DUMP, LEAVE = 0x50, 0xF4, 0xE9, 0x501
 RAISED, RARE, SERVICE, CHANGE, BACK, PRIVATE = 0x20, 0x21, 0x80, 0x81, 0x30, 0x31
 ROUNDS = 6
 # selectors
-KCS, KDS, UCS, UDS, TASK, ABSENT, EXECUTE_ONLY, READ_ONLY, LOCAL, GATE = (
-    0x08, 0x10, 0x1B, 0x23, 0x28, 0x33, 0x3B, 0x43, 0x48, 0x53
+KCS, KDS, UCS, UDS, TASK, ABSENT, EXECUTE_ONLY, READ_ONLY, LOCAL, GATE, SHIFTED = (
+    0x08, 0x10, 0x1B, 0x23, 0x28, 0x33, 0x3B, 0x43, 0x48, 0x53, 0x5B
 )  # fmt: skip
 DESCRIPTORS = [
     0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF, 0x0000890000000067 | TSS << 16,
     0x00CF73000000FFFF, 0x00CFF9000000FFFF, 0x00CFF1000000FFFF, 0x000082000000000F | LDT << 16, 0,
+    0x00CFF3000040FFFF,
 ]  # fmt: skip
 PRESENT, WRITABLE, FOR_USERS, ACCESSED, DIRTY = 1, 2, 4, 0x20, 0x40
 WINDOWS = range(0x60, 0x68)
@@ -47,7 +48,25 @@ SUPERVISOR_ONLY = {
     *range(0x40, 0x50),
     EDGE - 1,
 }
-SELECTORS = (0, 3, KDS, UDS, KCS, UCS, ABSENT, EXECUTE_ONLY, READ_ONLY, 0x04, 0x0F, 0x7F0, LOCAL, UDS & ~3)
+SELECTORS = (
+    0,
+    3,
+    KDS,
+    UDS,
+    KCS,
+    UCS,
+    ABSENT,
+    EXECUTE_ONLY,
+    READ_ONLY,
+    0x04,
+    0x0F,
+    0x7F0,
+    LOCAL,
+    UDS & ~3,
+    SHIFTED,
+    SHIFTED,
+    SHIFTED & ~3,
+)
 WITH_ERROR = {8, 10, 11, 12, 13, 14, 17}
 
 HANDLER = f"""
@@ -214,6 +233,9 @@ class Generator:
             "pushfw; popfw", "pushf; pop %edx; push %edx; popf", f"out %al, ${RAISE}", f"cli; out %al, ${RAISE}; sti; inc %edx",
             f"cli; out %al, ${RAISE}; pushf; orl $0x200, (%esp); popf; inc %edx",
             f"cli; mov ${RAISE}, %edx; out %al, (%dx); sti; mov %ss, %eax; mov %eax, %ss; inc %ecx",
+            "jmp 9f; .balign 16; 8: sti; ret; lea 0(%esi, 1), %esi; nop; nop; 9: call 8b; pushf; pop %eax",
+            f"jmp 9f; .balign 16; 8: {source.choice(('cli', 'sti'))}; jmp 7f; lea 0(%esi, 1), %esi; nop; nop; 9: jmp 8b; .skip 9; 7: pushf; pop %eax",
+            f"test ${source.choice((1, 2, 4, 0x80))}, %dl; jz 8f; {source.choice(('cli', 'sti'))}; 8: inc %edx; inc %edx; nop; nop; pushf; pop %eax",
         ))  # fmt: skip
 
     def _segments(self, level: int) -> str:
@@ -221,7 +243,12 @@ class Generator:
         selector, register = source.choice(SELECTORS), source.choice(("ds", "es", "fs", "gs"))
         restore = f"; mov ${UDS}, %eax; mov %eax, %{register}"
         again = f"mov %{register}, %eax; mov %eax, %{register}"
+        far = source.choice(("fs", "gs"))
+        use = f"; mov %{far}:{DATA}, %edx; add %edx, %ebp; mov ${UDS}, %eax; mov %eax, %{far}; add %{far}:{DATA}, %ebp"
+        base = f"xorb ${source.choice((0x40, 0x80))}, {GDT + (SHIFTED & ~7) + 2}" if not level else "nop"
         return source.choice((
+            f"mov ${SHIFTED}, %eax; mov %eax, %{far}{use}", f"push ${SHIFTED}; pop %{far}{use}",
+            f"push %ds; push ${SHIFTED}; mov (%esp), %{far}; pop %{far}{use}; pop %{far}", base, f"{base}; stc",
             again, again, f"push %{register}; pop %{register}", f"push %{register}; pop %eax", "push %cs; pop %edx",
             "push %ss; pop %eax", f"mov ${selector}, %eax; mov %eax, %{register}{restore}",
             f"pushl ${selector}; pop %{register}{restore}", f"mov ${selector}, %ecx; mov %cx, %{register}{restore}",

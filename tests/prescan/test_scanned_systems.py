@@ -43,7 +43,7 @@ from virtus.errors import HostLacks
 from virtus.exits import Exit, Reason
 from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.scanned import delivery, patches
+from virtus.vcpus.scanned import delivery, known_segments, patches
 from virtus.vcpus.scanned.cpu_state import CR0_ET, CR0_PE, CS, MASK32, CpuState
 from virtus.vcpus.scanned.evaluator import Evaluator
 from virtus.vcpus.scanned.faults import PF, GuestFault, NotEvaluated, TripleFault
@@ -190,6 +190,7 @@ def direct() -> Iterator[Whole]:
         pytest.skip("the package unicorn is not installed")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(patches, "HOT", HOT)
+        patched.setattr(known_segments, "PATIENCE", 1)
         try:
             made = Whole(ScannedVcpu)
         except HostLacks as error:

@@ -26,6 +26,7 @@ class CodePage:
         "frame",
         "hard",
         "heads",
+        "jumps",
         "numeric",
         "patched",
         "sites",
@@ -46,6 +47,8 @@ class CodePage:
         """Where floating-point and vector instructions begin, with their first bytes: breakpoints until `open`."""
         self.patched: set[int] = set()
         """Where sensitive instructions begin that a patch does."""
+        self.jumps: set[int] = set()
+        """Every byte that a jump of ours lies over."""
         self.cleaned = -1, False
         """What `Scanner.clean` found when so many bytes were not scanned."""
         self.tail: CodePage | None = None

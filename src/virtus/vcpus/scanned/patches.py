@@ -3,15 +3,19 @@
 A fragment holds the translated instruction (`translations.py`), those around it that the jump covers, and a jump back.
 It works on cells that the monitor and the supervisor's child share (`cells.py`). Whoever is stopped inside a fragment
 is brought to an instruction of the guest's first: the guest never sees an EIP of ours.
+
+Where a site is shorter than a jump, what is behind it moves, too. An instruction right behind the jump's first byte may
+be one that is jumped to: the fragment lies where the jump's second byte is a breakpoint then. And behind an instruction
+that code does not go on from the jump may lie over padding.
 """
 
 import struct
 from typing import Final
 
-from iced_x86 import Decoder, Encoder, FlowControl, Instruction, Mnemonic
+from iced_x86 import Decoder, Encoder, FlowControl, Instruction, Mnemonic, Register, RegisterExt
 
 from virtus.memory.guest_memory import PAGE
-from virtus.vcpus.scanned.breakpoints import LONGEST, START, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import INT3, LONGEST, START, CodePage, CodePages
 from virtus.vcpus.scanned.cells import HIDDEN_SIZE, SHARED, Cells
 from virtus.vcpus.scanned.cpu_state import CpuState
 from virtus.vcpus.scanned.translations import Fragment, Place, Trap, translation
@@ -25,6 +29,8 @@ JUMP: Final = 5  # E9 rel32
 MOST_BEFORE: Final = 4
 """Instructions in front of a sensitive one that its patch may begin with."""
 MOST_COVERED: Final = 12
+LEAST_ALIGNMENT: Final = 4
+"""Of functions."""
 OFFSET: Final = PAGE - 1
 _LAST: Final = {FlowControl.UNCONDITIONAL_BRANCH, FlowControl.RETURN}
 
@@ -45,6 +51,8 @@ class Patches:
         """Linear addresses of guest instructions that lie under a jump of ours."""
         self._returns: set[int] = set()
         """Where fragments go back to: no jump may be laid over that."""
+        self._busy: set[int] = set()
+        """Instructions under a jump that were come to often: no jump may be laid over them again."""
         self.made = 0
         self.refused = 0
         self.full = False
@@ -74,6 +82,7 @@ class Patches:
         self._boundaries.clear()
         self.interior.clear()
         self._returns.clear()
+        self._busy.clear()
         self.hits.clear()
         self._cells.hidden[:] = bytes(HIDDEN_SIZE)
 
@@ -106,12 +115,20 @@ class Patches:
         self.hits[eip] = count
         return count >= HOT and count & count - 1 == 0
 
+    def is_busy(self, eip: int) -> CodePage | None:
+        """The page of an instruction under a jump that was come to once too often, as `hot` has it: the patch must go,
+        and will not be made like this again."""
+        page = self.interior.get(eip)
+        if page is not None:
+            self._busy.add(eip)
+        return page
+
     def make(self, page: CodePage, eip: int, code: bytes, targets: set[int]) -> bool:
         """Patch the site at `eip` in a page, whose bytes are `code`; False where it cannot be."""
         if translation(_decoder(code, eip).decode()) is None:
             return False
-        for first in self._beginnings(page, eip, code):
-            covered = self._cover(page, first, eip, code, targets)
+        for first, stopping in [*((first, False) for first in self._beginnings(page, eip, code)), (eip, True)]:
+            covered = self._cover(page, first, eip, code, targets, stopping)
             if covered and self._write(page, covered):
                 self.hits[eip] = 0
                 return True
@@ -136,9 +153,12 @@ class Patches:
             at = near
         return found
 
-    def _cover(self, page: CodePage, first: int, site: int, code: bytes, targets: set[int]) -> list[Instruction]:
+    def _cover(
+        self, page: CodePage, first: int, site: int, code: bytes, targets: set[int], stopping: bool
+    ) -> list[Instruction]:
         """The instructions of a fragment whose jump is at `first`, that at `site` among them, and those behind it that
-        are translated as well; empty where one under the jump is a target, or one cannot be moved."""
+        are translated as well; empty where one under the jump is a target, or one cannot be moved. With `stopping` a
+        target may be where the jump's second byte stops who comes there."""
         found: list[Instruction] = []
         decoder = _decoder(code, first)
         end = first
@@ -156,9 +176,13 @@ class Patches:
             fits = fits and not (page.tail is not None and page.tail_at == offset)
             under = 0 < instruction.ip32 - first < JUMP
             reached = under and (instruction.ip32 in targets or instruction.ip32 in self._returns)
-            if not fits or reached or instruction.is_invalid:
+            if stopping and instruction.ip32 == first + 1 and first + 1 not in self._busy:
+                reached = False
+            overlaid = page.covered.find(START, offset + 1, offset + instruction.len) >= 0
+            if not fits or reached or overlaid or instruction.is_invalid:
                 return found if enough else []
-            last = end - first >= JUMP and end > site and end not in self.interior
+            last = end > site and end not in self.interior
+            last = last and (end - first >= JUMP or self._is_padded(page, first, end, code, targets))
             if sensitive:
                 movable = translation(instruction) is not None and (instruction.mnemonic != Mnemonic.IRETD or last)
             else:
@@ -170,9 +194,34 @@ class Patches:
             if instruction.mnemonic == Mnemonic.IRETD or instruction.flow_control in _LAST or instruction.is_call_near:
                 return found
 
+    def _is_padded(self, page: CodePage, first: int, end: int, code: bytes, targets: set[int]) -> bool:
+        """Whether there is nothing but padding from `end`, where code does not go on, to the end of a jump at `first`:
+        what was never scanned, and does nothing."""
+        behind = range(end, first + JUMP)
+        if (first ^ behind[-1]) & ~OFFSET:
+            return False
+        if any(page.covered[at & OFFSET] or at in targets or at in self._returns for at in behind):
+            return False
+        decoder, at = _decoder(code, end), end
+        while at < first + JUMP:
+            instruction = decoder.decode()
+            begins = at % LEAST_ALIGNMENT == 0 and instruction.mnemonic != Mnemonic.INT3
+            if begins or not _is_padding(instruction):
+                return False  # functions begin with NOPs where tracers want room
+            at += instruction.len
+        return True
+
+    def _room(self, first: int, second: int) -> int:
+        """Where a fragment may begin that is jumped to from `first`: the byte behind that is a breakpoint where an
+        instruction, at `second`, is there."""
+        if second != first + 1:
+            return self._next
+        return self._next + (INT3 - (self.start + self._next - first - JUMP) & 0xFF)
+
     def _write(self, page: CodePage, covered: list[Instruction]) -> bool:
         """Make the fragment of these instructions, and the jump to it."""
-        fragment = Fragment(self.start + self._next, self._cells)
+        at = self._room(covered[0].ip32, covered[0].ip32 + covered[0].len)
+        fragment = Fragment(self.start + at, self._cells)
         ended = False
         boundaries: dict[int, int] = {}
         for instruction in covered:
@@ -202,11 +251,11 @@ class Patches:
             boundaries[fragment.end] = back
             fragment.emit(b"\xe9" + struct.pack("<i", _signed(back - fragment.end - JUMP)))
         size = len(fragment.code)
-        if self._next + size > FRAGMENTS:
+        if at + size > FRAGMENTS:
             self.full = True
             return False
-        self._area[self._next : self._next + size] = fragment.code
-        self._next += size + 15 & ~15
+        self._area[at : at + size] = fragment.code
+        self._next = at + size + 15 & ~15
         self._places += fragment.places
         self._boundaries |= boundaries
         self._returns.add(back)
@@ -218,8 +267,9 @@ class Patches:
     def _jump(self, page: CodePage, covered: list[Instruction], to: int) -> None:
         first = covered[0].ip32
         page.copy[first & OFFSET : (first & OFFSET) + JUMP] = b"\xe9" + struct.pack("<i", _signed(to - first - JUMP))
-        for instruction in covered:
-            at = instruction.ip32
+        page.jumps.update(range(first & OFFSET, (first & OFFSET) + JUMP))
+        padding = range(covered[-1].ip32 + covered[-1].len, first + JUMP)
+        for at in (*(instruction.ip32 for instruction in covered), *padding):
             if at - first >= JUMP:
                 break  # who comes there otherwise finds it as it was
             if at & OFFSET in page.sites:
@@ -244,6 +294,14 @@ def _ends(instruction: Instruction) -> bool:
         or instruction.is_call_near
         or (instruction.mnemonic == Mnemonic.RET and instruction.op_count == 0)
     )
+
+
+def _is_padding(instruction: Instruction) -> bool:
+    """NOP, INT3, and LEA of a register's own value into it."""
+    if instruction.mnemonic == Mnemonic.LEA:
+        same = instruction.op0_register == instruction.memory_base and instruction.memory_displacement == 0
+        return same and instruction.memory_index == Register.NONE and RegisterExt.size(instruction.op0_register) == 4
+    return instruction.mnemonic in (Mnemonic.NOP, Mnemonic.INT3)
 
 
 def _signed(value: int) -> int:

@@ -97,6 +97,8 @@ class Scanner:
         self.targets: set[int] = set()
         """Where scanned branches and calls go, by linear address."""
         self.on_target: Callable[[int], None] | None = None
+        self.on_overlap: Callable[[CodePage], None] | None = None
+        """Called with a page whose patches must go before it can be scanned on."""
         self._flows: dict[int, tuple[bool, bool]] = {}
         self.instructions = self.planted = self.scans = self.deepest = 0
 
@@ -158,6 +160,8 @@ class Scanner:
                 instruction = decoder.decode()
                 length = instruction.len
                 if instruction.is_invalid and PAGE - at < LONGEST:
+                    if page.jumps and self._overlaps(page, at, PAGE - at):
+                        return first
                     crossing = self._crossing(page, address & ~OFFSET | at, window[at:], ring, translate, frames)
                     if crossing is None:
                         return first
@@ -167,6 +171,8 @@ class Scanner:
                     at += length
                     break
                 self.instructions += 1
+                if page.jumps and self._overlaps(page, at, length):
+                    return first
                 code = instruction.code
                 kind = self._classes.get(code)
                 if kind is None:
@@ -191,6 +197,13 @@ class Scanner:
                         return first
                 at += length
             address = (address & ~OFFSET) + at & MASK32
+
+    def _overlaps(self, page: CodePage, at: int, length: int) -> bool:
+        """Whether an instruction lies under a jump of a patch, though it was not there when that was made."""
+        found = not page.jumps.isdisjoint(range(at, at + length))
+        if found and self.on_overlap is not None:
+            self.on_overlap(page)
+        return found
 
     def _flow(self, instruction: Instruction, depth: int, work: list[tuple[int, int]]) -> bool:
         """Note where a branch goes to; whether code does not go on behind this instruction."""
@@ -236,7 +249,7 @@ class Scanner:
             self.planted += 1
             return instruction if kind in (TRAPS, SILENTLY) else None
         other = self._page(following, ring, translate, frames)
-        if other is None or other is page or not other.sites.isdisjoint(range(beyond)):
+        if other is None or other is page or not (other.sites | other.jumps).isdisjoint(range(beyond)):
             page.plant(offset, len(head))
             return instruction
         if numeric and ring == SUPERVISOR:

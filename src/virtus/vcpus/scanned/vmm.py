@@ -19,7 +19,7 @@ from virtus.isa.x86 import registers as r
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
 from virtus.vcpus.scanned import faults, registers
 from virtus.vcpus.scanned.address_spaces import AddressSpace, AddressSpaces
-from virtus.vcpus.scanned.breakpoints import START, SUPERVISOR, USER, CodePage, CodePages
+from virtus.vcpus.scanned.breakpoints import INT3, START, SUPERVISOR, USER, CodePage, CodePages
 from virtus.vcpus.scanned.cells import ROOT_LOADED, SHARED, USER_DESC_AT, Cells
 from virtus.vcpus.scanned.child import BIASES, MEMORY_AT, code_selector, data_segment
 from virtus.vcpus.scanned.cpu_state import (
@@ -92,6 +92,7 @@ class Monitor:
         memory.code_written = self.code_written
         self.scanner = Scanner(space.memory, codes, depth=depth or DEFAULT_DEPTH)
         self.scanner.on_target = self._target_found
+        self.scanner.on_overlap = lambda page: self._unpatched.append(page.frame)
         self.cells.known.with_base = self._segment_with_base
         self.patches = Patches(state, codes, self.cells)
         self.time_changed()
@@ -235,6 +236,10 @@ class Monitor:
         """
         if self.state.cpl or not self.patches.hot(instruction_at):
             return False
+        busy = self.patches.is_busy(instruction_at)
+        if busy is not None:
+            self.drop_code(busy.frame)
+            return False
         space = self.shadow.current()
         page = self._page_at(space, instruction_at)
         offset = instruction_at & OFFSET
@@ -264,8 +269,10 @@ class Monitor:
 
     def _target_found(self, linear: int) -> None:
         """A branch goes under a jump of ours: that page is scanned anew, and keeps its breakpoints there."""
-        page = self.patches.interior.pop(linear, None)
-        if page is not None and self.codes.pages[SUPERVISOR].get(page.frame) is page:
+        page = self.patches.interior.get(linear)
+        if page is None or self.codes.pages[SUPERVISOR].get(page.frame) is not page:
+            return
+        if page.copy[linear & OFFSET] != INT3:  # otherwise it stops there
             self._unpatched.append(page.frame)
 
     def _inside_patch(self, space: AddressSpace, stopped: int, eip: int) -> Stop | object | None:
