@@ -9,8 +9,10 @@ import mmap
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
+from virtus.errors import MachineBroken
+from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.vcpus.scanned.child import LINEAR_SPACE, Child, Children
+from virtus.vcpus.scanned.child import LINEAR_SPACE, MAP_FIXED, MAP_SHARED, Child, Children
 
 READ: Final = mmap.PROT_READ
 WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
@@ -18,8 +20,14 @@ MOST_USERS: Final = 24
 """User address spaces kept: that of the CR3 not loaded for longest goes first."""
 
 
-FEW: Final = 4
-"""So many pages are unmapped one by one."""
+class Mapping(NamedTuple):
+    """Pages of one of a child's two files, by numbers."""
+
+    page: int
+    pages: int
+    protection: int
+    descriptor: int
+    frame: int
 
 
 class Shadowed(NamedTuple):
@@ -75,6 +83,22 @@ class AddressSpace:
         if not users:
             del self.by_frame[frame]
 
+    def show(self, mappings: list[Mapping]) -> int:
+        """Map several at once; how many there were before one that the host forbids."""
+        calls = [
+            (
+                NUMBERS["mmap"],
+                page << FRAME_SHIFT,
+                pages << FRAME_SHIFT,
+                protection,
+                MAP_SHARED | MAP_FIXED,
+                descriptor,
+                frame << FRAME_SHIFT,
+            )
+            for page, pages, protection, descriptor, frame in mappings
+        ]
+        return self.child.call_all(calls)
+
     def unmap(self, page: int) -> None:
         """Take one page out, if it is there."""
         if page in self.pages:
@@ -99,10 +123,10 @@ class AddressSpace:
 
     def unmap_many(self, stale: list[int]) -> None:
         """Take pages out in few calls: runs may reach over pages where nothing is mapped."""
-        if len(stale) <= FEW:
-            for page in stale:
-                self.unmap(page)
+        if len(stale) == 1:
+            self.unmap(stale[0])
             return
+        calls: list[tuple[int, int, int, int, int, int, int]] = []
         gone = set(stale)
         kept = sorted(self.pages.keys() - gone)
         kept.append(LINEAR_SPACE)
@@ -115,7 +139,9 @@ class AddressSpace:
             while at < len(stale) and stale[at] < barrier:
                 last = stale[at]
                 at += 1
-            self.child.unmap(first << FRAME_SHIFT, (last - first + 1) << FRAME_SHIFT)
+            calls.append((NUMBERS["munmap"], first << FRAME_SHIFT, (last - first + 1) << FRAME_SHIFT, 0, 0, 0, 0))
+        if self.child.call_all(calls) < len(calls):
+            raise MachineBroken("running the guest", "the host does not take pages of its process back")
         for page in stale:
             self.forget(page)
 

@@ -1,8 +1,9 @@
 """A child: a host process whose lower 4 GiB are a guest's linear address space, and whose instructions are the guest's.
 
-It is a 64-bit process with nothing mapped but one page of code at the very top (`isa/x86/layout.py`); the guest runs
-below in compatibility mode, at the processor's own speed and privilege level 3. What the guest must not do natively
-stops it; the monitor builds the address space by system calls that it has the child execute.
+It is a 64-bit process with nothing mapped but one page of code at the very top (`isa/x86/layout.py`), and below that
+one that it reads lists of calls from; the guest runs in compatibility mode, at the processor's own speed and privilege
+level 3. What the guest must not do natively stops it; the monitor builds the address space by system calls that it has
+the child execute.
 
 Three things keep a guest from the host, whatever code it gets to run, 64-bit code through selector 0x33 included:
 PTRACE_SYSEMU stops at every system call before the host executes it, the filter below kills the child for any call but
@@ -22,6 +23,7 @@ from virtus.host import dispositions, ptrace
 from virtus.isa.x86 import registers as r
 from virtus.isa.x86.layout import STUB_START
 from virtus.isa.x86.linux_calls import NUMBERS
+from virtus.memory.guest_memory import GuestMemory
 from virtus.vcpus import stub
 
 LINEAR_SPACE: Final = 1 << 32
@@ -31,6 +33,19 @@ COMPAT_CS: Final = 0x23  # __USER32_CS (arch/x86/include/asm/segment.h)
 DATA_SELECTOR: Final = 0x2B  # __USER_DS
 TRAP_AT: Final = STUB_START + 2  # behind `syscall`: the address that a call comes from, as seccomp(2) sees it
 FILTER_AT: Final = STUB_START + 64
+CALLS_AT: Final = STUB_START - mmap.PAGESIZE
+"""Where a child reads calls that it is to make in a row."""
+LOOP_AT: Final = STUB_START + 512
+CALL: Final = struct.Struct("<q6Q")
+MOST_CALLS: Final = mmap.PAGESIZE // CALL.size - 1
+NO_MORE_CALLS: Final = -4096  # which no call returns
+LOOP: Final = (
+    b"\x48\xbb" + struct.pack("<Q", CALLS_AT)  # mov rbx, CALLS
+    + bytes.fromhex("488b03 4885c0 7823")  # again: mov rax, [rbx]; test rax, rax; js done
+    + bytes.fromhex("488b7b08 488b7310 488b5318 4c8b5320 4c8b4328 4c8b4b30")  # mov rdi, [rbx + 8], and so on
+    + bytes.fromhex("0f05 4883c338 4885c0 79d5 cc")  # syscall; add rbx, 56; test rax, rax; jns again; done: int3
+)  # fmt: skip
+LOOP_TRAP_AT: Final = LOOP_AT + LOOP.index(b"\x0f\x05") + 2
 LDT_AT: Final = STUB_START + 1024
 LOCAL_USER: Final = 7  # of a selector: the local table, level 3
 BIASES: Final = 16
@@ -59,13 +74,9 @@ _libc.syscall.restype = ctypes.c_long
 
 def filter_program() -> bytes:
     """Classic BPF: mmap and munmap of the lower 4 GiB and modify_ldt, called from the stub's page, and nothing else."""
-    checks = [
-        (_ARCH, AUDIT_ARCH_X86_64),
-        (_IP_LOW, TRAP_AT & 0xFFFF_FFFF),
-        (_IP_HIGH, TRAP_AT >> 32),
-        (_ADDRESS_HIGH, 0),
-    ]
-    rows: list[tuple[int, int, int, int]] = []
+    checks = [(_ARCH, AUDIT_ARCH_X86_64), (_IP_HIGH, TRAP_AT >> 32), (_ADDRESS_HIGH, 0)]
+    rows = [(_LOAD, 0, 0, _IP_LOW), (_EQUAL, 2, 0, TRAP_AT & 0xFFFF_FFFF), (_EQUAL, 1, 0, LOOP_TRAP_AT & 0xFFFF_FFFF)]
+    rows += [(_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
     for offset, value in checks:
         rows += [(_LOAD, 0, 0, offset), (_EQUAL, 1, 0, value), (_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
     rows += [(_LOAD, 0, 0, _LENGTH_HIGH), (_GREATER, 0, 1, 1), (_RETURN, 0, 0, SECCOMP_RET_KILL_PROCESS)]
@@ -83,6 +94,7 @@ def stub_page() -> bytes:
     interval = struct.pack("<qqqq", 0, TICK, 0, TICK)  # struct itimerval
     segments = b"".join(USER_DESC.pack(bias, bias << 28, ALL_PAGES, SEGMENT_FLAGS) for bias in range(BIASES))
     page = stub.CODE.ljust(64, b"\xcc") + header.ljust(32, b"\0") + interval + program
+    page = page.ljust(LOOP_AT - STUB_START, b"\xcc") + LOOP
     return (page.ljust(LDT_AT - STUB_START, b"\xcc") + segments).ljust(mmap.PAGESIZE, b"\xcc")
 
 
@@ -134,10 +146,15 @@ class Child:
         """Have it execute one system call; the raw result. `regs` stays."""
         family = self._family
         regs = family.call_regs
-        stub.zero_registers(regs)
         for index, value in zip(r.SYSCALL_ARGUMENTS, arguments, strict=False):
             regs[index] = value & r.NO_SYSCALL
         regs[r.RAX], regs[r.RIP] = NUMBERS[call], stub.SYSCALL_AT
+        return self._called()
+
+    def _called(self) -> int:
+        """Have it run with the registers of a call until it traps; what is in RAX then."""
+        family = self._family
+        family.call_regs[r.ORIG_RAX] = r.NO_SYSCALL
         block = family.block
         block[0], block[1], block[2], block[3], block[4], block[6] = (
             self.tid, ptrace.PTRACE_CONT, 0, family.call_address, self.tid, family.call_address,
@@ -145,13 +162,28 @@ class Child:
         while self._stopped(family.step()) != signal.SIGTRAP:
             block[0], block[3] = self.tid, 0  # a tick or a kick: it goes on where it was
             family.interrupted = True
-        result = regs[r.RAX]
+        result = family.call_regs[r.RAX]
         return result - 2**64 if result >> 63 else result
 
     def map(self, linear: int, size: int, protection: int, descriptor: int, offset: int) -> bool:
         """Show a part of a memory at a linear address; False where the host forbids it (the lowest pages)."""
         result = self.inject("mmap", linear, size, protection, MAP_SHARED | MAP_FIXED, descriptor, offset)
         return result == linear
+
+    def call_all(self, calls: list[tuple[int, int, int, int, int, int, int]]) -> int:
+        """Have it execute calls, by numbers and arguments, in their order; how many were before one that failed."""
+        family = self._family
+        for start in range(0, len(calls), MOST_CALLS):
+            part = calls[start : start + MOST_CALLS]
+            at = 0
+            for call in part:
+                CALL.pack_into(family.calls, at, *call)
+                at += CALL.size
+            CALL.pack_into(family.calls, at, NO_MORE_CALLS, 0, 0, 0, 0, 0, 0)
+            family.call_regs[r.RIP] = LOOP_AT
+            if self._called() != NO_MORE_CALLS:
+                return start + (family.call_regs[r.RBX] - CALLS_AT) // CALL.size - 1
+        return len(calls)
 
     def unmap(self, linear: int, size: int) -> None:
         """Forget what is mapped."""
@@ -198,11 +230,14 @@ class Children:
         self._array = (ctypes.c_uint64 * r.COUNT)()
         self.call_address = ctypes.addressof(self._array)
         self.call_regs = memoryview(self._array).cast("B").cast("Q")
+        stub.zero_registers(self.call_regs)
         self.interrupted = False
         """A tick or a kick came while a call was executed."""
         self.made = 0
+        self._calls = GuestMemory(mmap.PAGESIZE, "calls")
+        self.calls = self._calls.bytes
         try:
-            self._template = Child(self, _spawn(memory_fd, code_fd))
+            self._template = Child(self, _spawn(memory_fd, code_fd, self._calls.fd))
         except OSError as error:
             raise HostLacks(
                 "starting the guest's process", f"tracing it is forbidden: {error.strerror}", "allow ptrace(2)"
@@ -211,7 +246,7 @@ class Children:
         pointer, size, signature = stub.rseq_configuration(template.tid)
         if pointer:
             template.inject("rseq", pointer, size, stub.RSEQ_FLAG_UNREGISTER, signature)
-        template.inject("munmap", 0, STUB_START)
+        template.inject("munmap", 0, CALLS_AT)
         for bias in range(BIASES):
             size = USER_DESC.size
             self.can_bias = template.inject("modify_ldt", WRITE_LDT, LDT_AT + bias * size, size) & 0xFFFF_FFFF == 0
@@ -243,9 +278,10 @@ class Children:
     def close(self) -> None:
         """End the template; the children are their owners'. May be called twice."""
         self._template.kill()
+        self._calls.close()
 
 
-def _spawn(memory_fd: int, code_fd: int) -> int:
+def _spawn(memory_fd: int, code_fd: int, calls_fd: int) -> int:
     """Fork the template: traced, stopped, still full of mappings of ours but with the two descriptors alone."""
     page = stub_page()
     assert _libc.syscall
@@ -253,7 +289,7 @@ def _spawn(memory_fd: int, code_fd: int) -> int:
     if tid < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     if tid == 0:
-        _become_template(page, memory_fd, code_fd)
+        _become_template(page, memory_fd, code_fd, calls_fd)
     stopped, status = os.waitpid(tid, ptrace.WALL)
     if stopped != tid or not os.WIFSTOPPED(status):
         raise OSError(errno.EPERM, f"it ended with status {status:#x} instead of stopping for its tracer")
@@ -261,19 +297,10 @@ def _spawn(memory_fd: int, code_fd: int) -> int:
     return tid
 
 
-def _become_template(page: bytes, memory_fd: int, code_fd: int) -> None:
+def _become_template(page: bytes, memory_fd: int, code_fd: int, calls_fd: int) -> None:
     """The child's side; ends in a stop, never returns."""
     try:
         _libc.prctl(stub.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        high = os.dup(code_fd) if code_fd <= CODE_AT else code_fd
-        low = os.dup(memory_fd) if memory_fd <= CODE_AT else memory_fd
-        os.dup2(low, MEMORY_AT)
-        os.dup2(high, CODE_AT)
-        os.closerange(0, MEMORY_AT)
-        os.closerange(CODE_AT + 1, os.sysconf("SC_OPEN_MAX"))
-        dispositions.set_default()
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
         _libc.mmap.restype = ctypes.c_void_p
         _libc.mmap.argtypes = [
             ctypes.c_void_p,
@@ -283,6 +310,16 @@ def _become_template(page: bytes, memory_fd: int, code_fd: int) -> None:
             ctypes.c_int,
             ctypes.c_long,
         ]
+        _libc.mmap(CALLS_AT, mmap.PAGESIZE, mmap.PROT_READ, MAP_SHARED | MAP_FIXED, calls_fd, 0)
+        high = os.dup(code_fd) if code_fd <= CODE_AT else code_fd
+        low = os.dup(memory_fd) if memory_fd <= CODE_AT else memory_fd
+        os.dup2(low, MEMORY_AT)
+        os.dup2(high, CODE_AT)
+        os.closerange(0, MEMORY_AT)
+        os.closerange(CODE_AT + 1, os.sysconf("SC_OPEN_MAX"))
+        dispositions.set_default()
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
         _libc.mmap(STUB_START, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         ctypes.memmove(STUB_START, page, len(page))
         _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

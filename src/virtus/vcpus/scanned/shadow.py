@@ -7,8 +7,9 @@ scanner's copies, and never writable anywhere, so that every change of code come
 import mmap
 from typing import Final
 
-from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Shadowed
+from virtus.memory.guest_memory import FRAME_SHIFT
+from virtus.vcpus.scanned.address_spaces import READ, WRITE, AddressSpace, AddressSpaces, Mapping, Shadowed
+from virtus.vcpus.scanned.ahead import Ahead, Found
 from virtus.vcpus.scanned.breakpoints import SUPERVISOR, USER, CodePages
 from virtus.vcpus.scanned.cells import MAPPED, SHARED, TRANSLATED, Cells
 from virtus.vcpus.scanned.child import CODE_AT, MEMORY_AT
@@ -52,6 +53,7 @@ class Shadow:
         self._state, self._space, self._codes, self._spaces = state, space, codes, spaces
         self._cells = cells
         self._words = space.memory.bytes.cast("I")
+        self._ahead = Ahead(state, space, codes, self._words)
         self._code_protection = mmap.PROT_EXEC | (0 if hidden else mmap.PROT_READ)
         self.flushes = 0
         self.fills = self.pages_filled = self.kept = self.unmapped = 0
@@ -252,16 +254,26 @@ class Shadow:
         writable = (found.writable or (not user and not self._state.cr0 & CR0_WP)) and (found.dirty or write)
         writable = (writable or not self._state.cr0 & CR0_PG) and not code
         count = 1 if code or page in self._alone else self._run(space, page, physical, writable, user, found.large)
-        self.fills += 1
-        self.pages_filled += count
         protection = WRITE if writable else READ
-        if not space.child.map(page << FRAME_SHIFT, count << FRAME_SHIFT, protection, MEMORY_AT, frame << FRAME_SHIFT):
-            return False
         global_ = found.global_ and self._state.cr4 & CR4_PGE != 0
-        for near in range(count):
-            shadowed = Shadowed(frame + near, protection, False, self._key(page + near), page + near)
-            self.note(space, page + near, shadowed, global_=global_)
-        return True
+        pages = [
+            (near, Shadowed(frame + near - page, protection, False, self._key(near), near), global_)
+            for near in range(page, page + count)
+        ]
+        more: Found = []
+        if not found.large and not code and page not in self._alone:
+            more = self._ahead.data(space, range(page, page + count), user, self._alone, self.reserved)
+        return self._map(space, [(Mapping(page, count, protection, MEMORY_AT, frame), pages), *more])
+
+    def _map(self, space: AddressSpace, wanted: Found) -> bool:
+        """Map the first, and what else comes in with it; False where the host does not map so low."""
+        self.fills += 1
+        done = space.show([mapping for mapping, _ in wanted])
+        for _, pages in wanted[:done]:
+            self.pages_filled += len(pages)
+            for page, shadowed, global_ in pages:
+                self.note(space, page, shadowed, global_=global_)
+        return done > 0
 
     def _occupied(self, space: AddressSpace, page: int) -> bool:
         """Code lies where the guest now has data: it goes elsewhere, if it can."""
@@ -306,8 +318,9 @@ class Shadow:
             shown = [frame for frame in space.by_frame if frame >= first]
             space.unmap_many([page for frame in shown for page in space.by_frame[frame]])
 
-    def map_code(self, space: AddressSpace, linear: int, frame: int) -> bool:
-        """Make the copy of a frame executable at a linear address; False where the host does not map so low."""
+    def map_code(self, space: AddressSpace, linear: int, frame: int) -> list[int]:
+        """Make the copy of a frame executable at a linear address, and what lies around it; the linear pages, by
+        number, none where the host does not map so low."""
         source = linear >> FRAME_SHIFT
         page = self.code_page(space, linear)
         if self._biased and (not space.bias or self._in_the_way({page >> 10})):
@@ -316,12 +329,13 @@ class Shadow:
         space.code_tables.add(page >> 10)
         ring = USER if self._state.cpl == 3 else SUPERVISOR
         offset = self._codes.offset(frame, ring)
-        if not space.child.map(page << FRAME_SHIFT, PAGE, self._code_protection, CODE_AT, offset):
-            return False
         key, global_ = self.entry(source)
-        self.note(space, page, Shadowed(frame, self._code_protection, True, key, source), global_=global_)
-        self.fills += 1
-        return True
+        shadowed = Shadowed(frame, self._code_protection, True, key, source)
+        first = Mapping(page, 1, self._code_protection, CODE_AT, offset >> FRAME_SHIFT), [(page, shadowed, global_)]
+        more = self._ahead.code(space, source, ring, self._code_protection) if source not in self._alone else []
+        if not self._map(space, [first, *more]):
+            return []
+        return [source, *(shadowed.source for _, pages in more for _, shadowed, _ in pages)]
 
     def protect(self, frame: int) -> None:
         """A frame has become code: where it can be written, it goes, and comes back read-only."""

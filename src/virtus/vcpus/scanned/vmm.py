@@ -415,9 +415,11 @@ class Monitor:
         if page is None:
             self.codes.make(frame, ring)
             self._protect_new()
-        if not self.shadow.map_code(space, linear, frame):
+        mapped = self.shadow.map_code(space, linear, frame)
+        if not mapped:
             return Stop.EMULATE
-        self._check_straddling(space, linear >> FRAME_SHIFT)
+        for number in mapped:
+            self._check_straddling(space, number)
         return None
 
     def _check_straddling(self, space: AddressSpace, linear_page: int) -> None:
