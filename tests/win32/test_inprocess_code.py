@@ -55,12 +55,8 @@ def test_the_hot_functions(module: ModuleType, tmp_path: Path) -> None:
     assert set(" ".join(found).split()) <= set(inprocess_hot.CODE)
     lines: list[str] = []
     for number, pieces in enumerate(found.values()):
-        lines += [
-            re.sub(
-                r"\b(slow|again|back|zero|get|done|out|part|last|copy|next|rest|put|needed)\b", rf"\g<1>_{number}", text
-            )
-            for _, text in pieces
-        ]
+        labels = "|".join({"slow", *(text[:-1] for data, text in pieces if not data)})
+        lines += [re.sub(rf"\b({labels})\b", rf"\g<1>_{number}", text) for _, text in pieces]
     code = b"".join(bytes.fromhex(text) for text in module.CODE_OF.values())
     assert assembled(lines, tmp_path) == code
 
@@ -98,6 +94,42 @@ def test_functions_of_handles_give_what_those_of_the_personality_give(technique:
     assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
     assert len(quick.stdout.splitlines()) > 1400
     assert quick.stdout == slow.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_a_fault_in_a_function_is_its_callers(technique: str, tmp_path: Path) -> None:
+    need(technique)
+    (tmp_path / "file").write_text("hello")
+    done = virtus("run", "--with", technique, "--", build("bad_pointers", tmp_path), cwd=tmp_path)
+    assert done.stdout.splitlines()[-1:] == [b"faults 10, unwound 10"], done
+
+
+@pytest.mark.slow
+def test_readers_and_writers_come_at_once(tmp_path: Path) -> None:
+    need("api-wrapper")
+    (tmp_path / "file").write_text("hello")
+    done = virtus("run", "--with", "api-wrapper", "--", build("share_race", tmp_path), cwd=tmp_path)
+    assert done.stdout.split() == [b"0", b"1", b"1"], done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_files_are_opened_and_enumerated_as_the_personality_does(technique: str, tmp_path: Path) -> None:
+    need(technique)
+    program = build("opening", tmp_path)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "link").symlink_to("plain.txt")
+    (place / "dangling").symlink_to("nothing")
+    options = ["--with", technique]
+    quick = virtus("run", *options, "--", program, "1", cwd=place)
+    slow = virtus("run", *options, f"--trace={tmp_path}/trace", "--", program, "0", cwd=place)  # all calls come to us
+    assert (quick.returncode, slow.returncode) == (0, 0), (quick.stderr[-1000:], slow.stderr[-1000:])
+    lines = quick.stdout.splitlines()
+    assert lines == slow.stdout.splitlines()
+    assert lines[-1] == b"handles 0"
+    assert b"many 2200 1100" in lines
 
 
 @pytest.mark.slow

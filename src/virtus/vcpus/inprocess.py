@@ -372,7 +372,19 @@ class InProcess:
             mark = tag.to_bytes(8, "little")
             if mark in short:
                 short = short.replace(mark, (self.resolve(dll, name) or 0).to_bytes(8, "little"))
+        for tag, name in hot.ROUTINES.items():
+            mark = tag.to_bytes(8, "little")
+            if mark in short:
+                short = short.replace(mark, self._routine(name).to_bytes(8, "little"))
         return short
+
+    def _routine(self, name: str) -> int:
+        """The address of code that functions have in common."""
+        key = "", name
+        found = self._addresses.get(key)
+        if found is None:
+            found = self._addresses[key] = self._emit(hot.CODE[name])
+        return found
 
     def lazy_entry_point(self, make: Callable[[], Row]) -> int:
         """The same for a function that is made when it is first called: a callback of ctypes' and its types."""

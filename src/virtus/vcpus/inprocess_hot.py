@@ -7,7 +7,16 @@ TEB (winternl.h), the critical section, and the lock words that `personalities/w
 
 from typing import Final
 
-from virtus.vcpus import inprocess_commit, inprocess_files, inprocess_futex, inprocess_plain, program_answers
+from virtus.vcpus import (
+    inprocess_commit,
+    inprocess_files,
+    inprocess_futex,
+    inprocess_opening,
+    inprocess_paths,
+    inprocess_plain,
+    inprocess_searches,
+    program_answers,
+)
 
 CODE_OF: Final[dict[str, str]] = {
     "GetLastError RtlGetLastWin32Error": (
@@ -420,8 +429,13 @@ TAGS: Final = {0x1111111111111101: "malloc", 0x1111111111111102: "calloc", 0x111
 """Numbers in the code in whose place the address of a function of the C library belongs."""
 OWN_TAGS: Final = {0x1111111111111104: "HeapAlloc", 0x1111111111111105: "HeapFree", 0x1111111111111107: "WaitOnAddress"}
 """And of one of these."""
-PARTS: Final = (inprocess_plain, inprocess_files, inprocess_futex, inprocess_commit, program_answers)
-HOST_CALLS: Final = inprocess_files.NAMES | inprocess_futex.NAMES | inprocess_commit.NAMES
+ROUTINES: Final = inprocess_paths.ROUTINES
+"""And of code that is no function of Windows'."""
+ON_THE_HOST: Final = (
+    inprocess_files, inprocess_paths, inprocess_opening, inprocess_searches, inprocess_futex, inprocess_commit,
+)  # fmt: skip
+PARTS: Final = (inprocess_plain, *ON_THE_HOST, program_answers)
+HOST_CALLS: Final = frozenset(name for module in ON_THE_HOST for name in module.NAMES)
 """Functions that are calls of the host's kernel."""
 CODE: Final[dict[str, bytes]] = {
     name: bytes.fromhex(text)
@@ -433,7 +447,7 @@ CODE: Final[dict[str, bytes]] = {
 
 def calls_others(code: bytes) -> bool:
     """Whether an address has to be put into it first."""
-    return any(tag.to_bytes(8, "little") in code for tag in (*TAGS, *OWN_TAGS))
+    return any(tag.to_bytes(8, "little") in code for tag in (*TAGS, *OWN_TAGS, *ROUTINES))
 
 
 def with_rest(code: bytes, rest: int) -> bytes:

@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Any, Final
 
-from virtus.personalities.win32 import directory_entries, errors, paths, process_blocks
+from virtus.personalities.win32 import directory_entries, errors, paths, process_blocks, searches
 from virtus.personalities.win32.directory_entries import Search
 from virtus.personalities.win32.file_information import ENUMERATIONS, TAG_SYMLINK, times
 from virtus.personalities.win32.file_objects import INVALID, File
@@ -38,13 +38,31 @@ def _store(thread: Thread, text: Text, data: int, search: Search, name: str, sta
     thread.memory.write(data, head + encoded + bytes(ALTERNATE * text.unit))
 
 
+def _usual(thread: Thread, word: str) -> Search | None:
+    """All of a directory that has just this path; None for anything else."""
+    directory = paths.plain(thread.process, word[:-2]) if word.endswith("\\*") else None
+    if directory is None:
+        return None
+    try:
+        return searches.quick(thread.process, Search(directory, "*"))
+    except OSError:
+        return None
+
+
 def _first(thread: Thread, text: Text, name: int, data: int) -> int:
     word = text.read(thread.memory, name)
+    usual = _usual(thread, word)
+    if usual is not None:
+        found = usual.next()
+        if found is not None:
+            _store(thread, text, data, usual, *found)
+            return thread.process.handles.add(usual)
+        usual.closed()
     try:
         head, _, pattern = paths.absolute(thread.process, word).rpartition("\\")
         directory = paths.to_host(thread.process, head + "\\")
         if is_wild(pattern):
-            search = Search(directory, expression_of(pattern))
+            search = searches.quick(thread.process, Search(directory, expression_of(pattern)))
         elif pattern:
             path = paths.to_host(thread.process, word)
             search = Search(os.path.dirname(path), "", names=[os.path.basename(path)])
@@ -59,6 +77,7 @@ def _first(thread: Thread, text: Text, name: int, data: int) -> int:
         return thread.fail(number, INVALID)
     found = search.next()
     if found is None:
+        search.closed()
         there = os.path.isdir(search.directory)
         return thread.fail(errors.ERROR_FILE_NOT_FOUND if there else errors.ERROR_PATH_NOT_FOUND, INVALID)
     _store(thread, text, data, search, *found)
@@ -117,8 +136,9 @@ def find_next_file_a(thread: Thread, search: int, data: int) -> int:
 @api("BOOL FindClose(HANDLE search)", "kernel32", "kernelbase")
 def find_close(thread: Thread, search: int) -> int:
     """End it."""
-    if isinstance(thread.process.handles.get(search), Search):
-        thread.process.handles.close(search)
+    found = thread.process.handles.get(search)
+    if isinstance(found, Search) and thread.process.handles.close(search):
+        found.closed()
         return 1
     return thread.fail(errors.ERROR_INVALID_HANDLE)
 

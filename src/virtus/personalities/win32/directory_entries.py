@@ -39,6 +39,9 @@ class Search:
                 continue
         return None
 
+    def closed(self) -> None:
+        """It is not gone on with."""
+
     def attributes(self, name: str, status: os.stat_result) -> int:
         """FILE_ATTRIBUTE_* of a name that `next` has given."""
         return attributes_at(f"{self.directory}/{name}", status)

@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Callable
 from typing import Any, Final
 
 from virtus.personalities.win32 import descriptors, errors, handles
@@ -53,6 +54,8 @@ class File:
     """Its `kind`, once somebody has asked."""
     mode: int = 0
     """What kind of file it is for the host (st_mode), once somebody has asked."""
+    ended: Callable[[], None] | None = None
+    """Called when it is closed."""
 
     @property
     def kind(self) -> int:
@@ -151,6 +154,12 @@ class File:
         """Another handle."""
         self.handles += 1
 
+    def discard(self) -> None:
+        """Close one that has got no handle."""
+        if self.ended is not None:
+            self.ended()
+        os.close(self.fd)
+
     def closed(self) -> None:
         """One handle less; with the last the file is closed, and deleted where that was asked for."""
         self.handles -= 1
@@ -164,6 +173,8 @@ class File:
         stop = getattr(self.listing, "close", None)  # of a directory whose changes are watched
         if stop is not None:
             stop()
+        if self.ended is not None:
+            self.ended()
         if not self.standard:
             os.close(self.fd)
 

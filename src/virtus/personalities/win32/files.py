@@ -86,7 +86,9 @@ def open_file(
     append_only = bool(access & APPEND_DATA) and not access & (WRITE_DATA | GENERIC_WRITE | GENERIC_ALL)
     file = File(fd, path, access, append_only, bool(flags & FLAG_OVERLAPPED), bool(flags & FLAG_DELETE))
     file.mode = status.st_mode
-    sharing.enter(thread.process, file, status, access, share)
+    if not sharing.enter(thread.process, file, status, access, share):
+        file.discard()
+        return 0, errors.ERROR_SHARING_VIOLATION
     existed = disposition in (CREATE_ALWAYS, OPEN_ALWAYS) and not mode & os.O_CREAT
     return file_objects.add(thread, file, inheritable=inheritable), errors.ERROR_ALREADY_EXISTS if existed else 0
 
@@ -111,7 +113,9 @@ def _open_there(
         os.close(fd)
         return 0, refused
     file = File(fd, path, access, mode=status.st_mode)
-    sharing.enter(thread.process, file, status, access, share)
+    if not sharing.enter(thread.process, file, status, access, share):
+        file.discard()
+        return 0, errors.ERROR_SHARING_VIOLATION
     return file_objects.add(thread, file, inheritable=inheritable), 0
 
 

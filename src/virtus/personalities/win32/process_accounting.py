@@ -9,6 +9,7 @@ from typing import Final
 from virtus.personalities.win32 import errors, state
 from virtus.personalities.win32.file_time import TICKS_PER_SECOND
 from virtus.personalities.win32.process import Process, Thread
+from virtus.personalities.win32.quick_files import QuickFiles
 from virtus.personalities.win32.system_information import memory_bytes
 from virtus.personalities.win32.table import api
 from virtus.personalities.win32.text import ANSI, WIDE, Text
@@ -168,7 +169,7 @@ def get_process_io_counters(thread: Thread, process: int, result: int) -> int:
 @api("BOOL GetProcessHandleCount(HANDLE process, LPDWORD result)", "kernel32", "kernelbase")
 def get_process_handle_count(thread: Thread, process: int, result: int) -> int:
     """Handles that are open."""
-    thread.memory.set_u32(result, len(thread.process.handles.objects()))
+    thread.memory.set_u32(result, len(thread.process.handles.objects()) + state.of(thread.process, QuickFiles).count())
     return 1
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Final
 
-from virtus.personalities.win32 import commit_journal
+from virtus.personalities.win32 import commit_journal, quick_files
 from virtus.personalities.win32.code_pages import CP_UTF8
 from virtus.personalities.win32.file_time import from_unix_ns
 from virtus.personalities.win32.guest import AccessViolation, Memory
@@ -24,9 +24,9 @@ TEB_TLS, TEB_PEB, TEB_LOCALE, TEB_STACK_ALLOCATION = 0x58, 0x60, 0x108, 0x1478
 PEB_SIZE: Final = 0x1000
 PEB_LOCK, PEB_LOADER_LOCK = 0x38, 0x110  # FastPebLock, LoaderLock: critical sections
 PEB_SECTIONS, SECTION_SIZE, SECTION_COUNT = 0x900, 0x40, 8  # behind what is documented of the PEB
-PEB_PAGES, PEB_HANDLES, PEB_COMMITS = 0xA00, 0xA10, 0xA18
-"""The console's code pages of input and output, where the words of handles are (`handles`), and the journal of pages
-that machine code commits (`commit_journal`): also behind it."""
+PEB_PAGES, PEB_HANDLES, PEB_COMMITS, PEB_FILES = 0xA00, 0xA10, 0xA18, 0xA20
+"""The console's code pages of input and output, where the words of handles are (`handles`), the journal of pages that
+machine code commits (`commit_journal`), and what it opens files by (`quick_files`): also behind it."""
 PEB_IMAGE, PEB_LOADER, PEB_PARAMETERS, PEB_HEAP, PEB_PROCESSORS = 0x10, 0x18, 0x20, 0x30, 0xB8
 PEB_VERSION, PEB_SUBSYSTEM = 0x118, 0x128
 WINDOWS_MAJOR, WINDOWS_MINOR, WINDOWS_BUILD, PLATFORM_NT = 10, 0, 19045, 2
@@ -98,6 +98,7 @@ def make_peb(
     memory.write(peb + PEB_PAGES, struct.pack("<II", CP_UTF8, CP_UTF8))
     memory.set_u64(peb + PEB_HANDLES, memory.map(0, WORDS_SIZE, READ | WRITE))
     memory.set_u64(peb + PEB_COMMITS, memory.map(0, commit_journal.SIZE, READ | WRITE))
+    memory.set_u64(peb + PEB_FILES, memory.map(0, quick_files.SIZE, READ | WRITE))
     memory.set_u32(peb + PEB_PROCESSORS, len(os.sched_getaffinity(0)))
     version = struct.pack("<IIHHI", WINDOWS_MAJOR, WINDOWS_MINOR, WINDOWS_BUILD, 0, PLATFORM_NT)
     memory.write(peb + PEB_VERSION, version + struct.pack("<III", SUBSYSTEM_CONSOLE, 6, 0))

@@ -6,9 +6,10 @@ Each handle says what it does with the file, and what others may do meanwhile; b
 
 import os
 import weakref
+from itertools import chain
 from typing import Final
 
-from virtus.personalities.win32 import state
+from virtus.personalities.win32 import paths, state
 from virtus.personalities.win32.file_objects import (
     APPEND_DATA,
     DELETE,
@@ -20,6 +21,7 @@ from virtus.personalities.win32.file_objects import (
     File,
 )
 from virtus.personalities.win32.process import Process
+from virtus.personalities.win32.quick_files import QuickFiles
 
 SHARE_READ, SHARE_WRITE, SHARE_DELETE = 1, 2, 4
 EXECUTE, GENERIC_EXECUTE = 0x20, 0x2000_0000
@@ -49,17 +51,41 @@ def conflict(process: Process, status: os.stat_result, access: int, share: int) 
     if not wanted:
         return False
     others = state.of(process, Open).files.get((status.st_dev, status.st_ino))
-    if others is None:
-        return False
-    return any(wanted & ~lets or uses & ~share for other, (uses, lets) in list(others.items()) if other.handles)
+    known = [modes for other, modes in list(others.items()) if other.handles] if others is not None else []
+    quick = ((needed(use), lets) for use, lets in state.of(process, QuickFiles).elsewhere(status))
+    return any(uses and (wanted & ~lets or uses & ~share) for uses, lets in chain(known, quick))
 
 
-def enter(process: Process, file: File, status: os.stat_result, access: int, share: int) -> None:
-    """A file has been opened."""
+def enter(process: Process, file: File, status: os.stat_result, access: int, share: int) -> bool:
+    """A file has been opened. Whether it may stay so: machine code may have opened it meanwhile."""
     uses = needed(access | (DELETE if file.delete_on_close else 0))
     if uses:
         files = state.of(process, Open).files
         files.setdefault((status.st_dev, status.st_ino), weakref.WeakKeyDictionary())[file] = uses, share
+        if uses & ~SHARE_READ or not share & SHARE_READ:
+            quick, number = state.of(process, QuickFiles), status.st_ino
+            quick.restrict(number, 1)
+            file.ended = lambda: quick.restrict(number, -1)
+            return not conflict(process, status, access | (DELETE if file.delete_on_close else 0), share)
+    return True
+
+
+def serve_machine_code(process: Process, place: int, words: int) -> None:
+    """Let machine code open files, and know of handles: `place` and `words` as `QuickFiles.attach` has them."""
+    quick, memory = state.of(process, QuickFiles), process.memory
+    quick.attach(memory, place, words)
+
+    def adopt(handle: int) -> File | None:
+        found = quick.adopt(handle)
+        if found is None:
+            return None
+        file, share = found
+        file.opened()
+        enter(process, file, os.fstat(file.fd), file.access, share)
+        return file
+
+    process.handles.publish(lambda index, word: memory.set_u64(words + 8 * index, word), adopt)
+    paths.tell_names(quick.looked_through)
 
 
 def deletable(process: Process, status: os.stat_result) -> bool:

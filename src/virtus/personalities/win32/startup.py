@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from virtus.personalities.win32 import environment as variables
-from virtus.personalities.win32 import heaps, inheritance, paths, process_blocks, virtual_memory
+from virtus.personalities.win32 import heaps, inheritance, paths, process_blocks, sharing, virtual_memory
 from virtus.personalities.win32.command_line import join
 from virtus.personalities.win32.commit_journal import CommitJournal
 from virtus.personalities.win32.guest import AccessViolation
@@ -67,7 +67,7 @@ def prepare(
     words = memory.u64(process.peb + process_blocks.PEB_HANDLES)
     journal = CommitJournal(memory, memory.u64(process.peb + process_blocks.PEB_COMMITS))
     virtual_memory.regions(process).publish(journal)
-    process.handles.publish(lambda place, word: memory.set_u64(words + 8 * place, word))
+    sharing.serve_machine_code(process, memory.u64(process.peb + process_blocks.PEB_FILES), words)
     memory.set_u64(process.peb + process_blocks.PEB_HEAP, heaps.process_heap(process).handle)
     return main
 
