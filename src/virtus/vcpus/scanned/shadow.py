@@ -265,6 +265,15 @@ class Shadow:
             more = self._ahead.data(space, range(page, page + count), user, self._alone, self.reserved)
         return self._map(space, [(Mapping(page, count, protection, MEMORY_AT, frame), pages), *more])
 
+    def bring(self, space: AddressSpace, linear: int) -> None:
+        """Map the page of data at a linear address, and neighbours, if user code has it and has used it."""
+        page = linear >> FRAME_SHIFT
+        if page in space.pages or page in self._alone:
+            return
+        wanted = self._ahead.data(space, range(page, page), True, self._alone, self.reserved)
+        if any(number == page for _, pages in wanted for number, _, _ in pages):
+            self._map(space, wanted)
+
     def _map(self, space: AddressSpace, wanted: Found) -> bool:
         """Map the first, and what else comes in with it; False where the host does not map so low."""
         self.fills += 1

@@ -170,6 +170,10 @@ class ScannedVcpu(EvaluatingVcpu):
             found[NAMES[decoded.mnemonic]] += count
         return found
 
+    def _fault(self, fault: GuestFault) -> None:
+        self.monitor.lacks(fault)
+        super()._fault(fault)
+
     # what the evaluator does not know
 
     def _not_evaluated(self) -> None:

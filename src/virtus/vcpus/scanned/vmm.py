@@ -103,6 +103,8 @@ class Monitor:
         self._patched_epoch = -1
         self.fault: GuestFault | None = None
         """Of FAULT."""
+        self._awaited: tuple[int, int, bool] | None = None
+        """The CR3, the linear address and whether it was code of the last page that user code lacked."""
         self.counts: Counter[str] = Counter()
         self.direct_ns = 0
         self.numeric_error = False
@@ -144,6 +146,10 @@ class Monitor:
     def _once(self, space: AddressSpace) -> Stop | None:
         """Enter the guest once; None when it can go on at once."""
         state, child = self.state, space.child
+        if self._awaited is not None and state.cpl == 3:
+            stop = self._bring(space)
+            if stop is not None:
+                return stop
         self.open_pages.choose(space, state.eip)
         if space is not self.spaces.owner and (space is not self.spaces.supervisor or space.flat):
             self._move_numeric_state(space)
@@ -476,6 +482,24 @@ class Monitor:
                 self.drop_code(frame)
 
     # data
+
+    def lacks(self, fault: GuestFault) -> None:
+        """An exception is about to be delivered: if user code lacks a page, that may be there when it goes on."""
+        state = self.state
+        if state.cpl == 3 and fault.vector == faults.PF and fault.address is not None:
+            self._awaited = state.cr3, fault.address, fault.address == state.eip
+
+    def _bring(self, space: AddressSpace) -> Stop | None:
+        """User code goes on: if that is behind a page fault, the page that it lacked is likely there now."""
+        assert self._awaited is not None
+        (root, linear, code), self._awaited = self._awaited, None
+        if root != self.state.cr3:
+            return None
+        if not code:
+            self.shadow.bring(space, linear)
+        elif linear == self.state.eip and self.shadow.code_page(space, linear) not in space.pages:
+            return self._fetch_fault(space, linear, linear) if self.shadow.peek(linear, user=True) is not None else None
+        return None
 
     def _segment_violation(self, space: AddressSpace, eip: int) -> Stop | None:
         code, address = space.child.siginfo()
