@@ -235,6 +235,7 @@ class Generator:
             f"cli; mov ${RAISE}, %edx; out %al, (%dx); sti; mov %ss, %eax; mov %eax, %ss; inc %ecx",
             "jmp 9f; .balign 16; 8: sti; ret; lea 0(%esi, 1), %esi; nop; nop; 9: call 8b; pushf; pop %eax",
             f"jmp 9f; .balign 16; 8: {source.choice(('cli', 'sti'))}; jmp 7f; lea 0(%esi, 1), %esi; nop; nop; 9: jmp 8b; .skip 9; 7: pushf; pop %eax",
+            f"jmp 6f; .balign 4; nop; nop; 7: {source.choice(('cli', 'sti'))}; xor %eax, %eax; 8: inc %edx; jmp 9f; lea 0(%esi, 1), %esi; 6: test $1, %dl; jz 8b; jmp 7b; 9: pushf; pop %eax",
             f"test ${source.choice((1, 2, 4, 0x80))}, %dl; jz 8f; {source.choice(('cli', 'sti'))}; 8: inc %edx; inc %edx; nop; nop; pushf; pop %eax",
         ))  # fmt: skip
 

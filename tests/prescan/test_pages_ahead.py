@@ -16,6 +16,7 @@ from virtus.vcpus.scanned.child import Child
 from virtus.vcpus.scanned.cpu_state import CR0_PG, CR0_WP, CpuState
 from virtus.vcpus.scanned.memory_access import ACCESSED, DIRTY, PRESENT, WRITABLE, PhysicalSpace
 from virtus.vcpus.scanned.memory_access import USER as FOR_USERS
+from virtus.vcpus.scanned.working_sets import AFRESH, MOST_PAGES, WorkingSets
 
 MEMORY, DIRECTORY, TABLE = 1 << 20, 0x1000, 0x2000
 FIRST = 0x400
@@ -137,3 +138,41 @@ def test_a_guest_that_comes_back_to_pages_has_them_with_few_faults(boot: Boot) -
     machine.run()
     assert printed(machine) == [8 * sum(range(1, 65)), 0x30F063, 0x30E003]
     assert machine.vcpu.monitor.shadow.fills < 8 * 64 // 2
+
+
+def test_what_was_in_under_a_cr3_comes_back_with_it_but_now_and_then() -> None:
+    sets = WorkingSets()
+    assert sets.change(1, set()) == ()
+    for _ in range(AFRESH // 2 - 1):
+        sets.change(2, {7, 5})
+        assert sets.change(1, {9}) in ((5, 7), ())
+    assert sets.change(1, {9, 10}) == ()
+    found = [sets.change(2 - number % 2, {3}) for number in range(2 * AFRESH)]
+    assert found.count(()) == 2
+    sets.change(3, set(range(MOST_PAGES + 1)))
+    assert sets.change(2, set()) == (3,)
+
+
+@needs_assembler
+def test_a_supervisor_has_the_pages_of_two_address_spaces_in_turn_with_few_faults(boot: Boot) -> None:
+    """Each has a frame of its own at three of the same addresses; one of them becomes another on the way."""
+    pages = "".join(
+        f"movl $0x{frame:x}000 + 0x67, 0x{table:x}000 + 4 * {0x300 + 2 * number}; "
+        for table, frames in ((0x201, (0x310, 0x311, 0x312)), (0x203, (0x320, 0x321, 0x322)))
+        for number, frame in enumerate(frames)
+    )
+    machine = boot(f"""
+        mov $0x201000, %edi; mov $0x163, %eax; mov $1024, %ecx
+        1: mov %eax, (%edi); mov %eax, 0x2000(%edi); add $4, %edi; add $0x1000, %eax; loop 1b
+        {pages} movl $0x201007, 0x200000; movl $0x203007, 0x202000
+        mov $0x200000, %eax; mov %eax, %cr3; mov $0x80, %eax; mov %eax, %cr4
+        mov %cr0, %eax; or $0x80000000, %eax; mov %eax, %cr0
+        mov $256, %edx; mov $0x200000, %ebp
+        1: incl 0x300000; addl $2, 0x302000; addl $3, 0x304000; xor $0x2000, %ebp; mov %ebp, %cr3
+        cmp $128, %edx; jne 2f; movl $0x330067, 0x203000 + 4 * 0x302; invlpg 0x302000
+        2: dec %edx; jnz 1b
+        mov 0x310000, %eax; {PRINT_EAX} mov 0x321000, %eax; {PRINT_EAX} mov 0x330000, %eax; {PRINT_EAX}
+        mov 0x322000, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [128, 2 * 64, 2 * 64, 3 * 128]
+    assert machine.vcpu.monitor.shadow.fills < 256

@@ -94,6 +94,21 @@ def test_a_site_too_short_for_a_jump_is_patched_where_padding_follows_its_return
     assert machine.vcpu.evaluated < 2 * ROUNDS
 
 
+def test_a_site_with_a_target_close_behind_is_patched_by_way_of_an_island(boot: Boot) -> None:
+    machine = boot(f"""
+        mov ${MANY}, %ecx; xor %ebx, %ebx; xor %edx, %edx
+        1: cli; nop; nop; nop; nop; nop; push $4f; test $3, %ecx; jz 3f; test $4, %ecx; jz 2f; jmp 5f
+        2: sti; xor %eax, %eax
+        3: inc %edx; ret
+        5: xor $0x55, %eax; sti; inc %edx; jmp 3b
+        .byte 0x8D, 0xB6, 0, 0, 0, 0
+        4: pushf; pop %eax; and $0x200, %eax; add %eax, %ebx; dec %ecx; jnz 1b
+        mov %ebx, %eax; {PRINT_EAX} mov %edx, %eax; {PRINT_EAX} {DONE}""")
+    machine.run()
+    assert printed(machine) == [MANY // 4 * 3 * 0x200, MANY + MANY // 8 * 3]
+    assert machine.vcpu.evaluated < MANY // 2
+
+
 def test_an_instruction_right_behind_a_site_may_be_jumped_to_though_a_patch_covers_it(boot: Boot) -> None:
     """Seldom at first; where that is often, the site is not patched like that any more."""
     machine = boot(f"""

@@ -41,7 +41,7 @@ TIMER, KEYBOARD, SERIAL, FLOPPY, CLOCK, SCI, MOUSE, PRIMARY_IDE, SECONDARY_IDE =
 VGA_SLOT, NETWORK_SLOT = 2, 3
 MOST_DISKS: Final = 3
 """The fourth place is the CD drive's."""
-SERIAL_DATA, SERIAL_STATUS, DELAY = 0x3F8, 0x3FD, 0x80
+SERIAL_DATA, SERIAL_STATUS, DELAY, COUNTER = 0x3F8, 0x3FD, 0x80, 0x40
 CONTROLLERS: Final = (0x20, 0xA0)
 """The interrupt controllers' command ports; the data ports are the next."""
 STATUS_OF_ESCAPE: Final = 130
@@ -204,14 +204,16 @@ class Board:
 
     def use_shortcuts(self, set_port: Callable[..., None]) -> None:
         """Say to the processor which ports' writes may be posted, and what reads of them give (`ScannedVcpu.set_port`):
-        those that every character on a console goes through, and that which drivers wait a moment by."""
+        those that every character on a console goes through, that which drivers wait a moment by, and the timer's
+        count, which begins to run when it comes out."""
 
         def calm(calm: bool, status: int) -> None:
             set_port(SERIAL_DATA, posted=calm, value=None)
             set_port(SERIAL_STATUS, posted=False, value=status)
 
         self.serial.calm = calm
-        set_port(DELAY, posted=True, value=None)
+        for port in (DELAY, COUNTER):
+            set_port(port, posted=True, value=None)
         self._set_port = set_port
 
     # what chips tell

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from virtus.errors import MachineBroken
 from virtus.isa.x86.linux_calls import NUMBERS
 from virtus.memory.guest_memory import FRAME_SHIFT, PAGE
-from virtus.vcpus.scanned.child import LINEAR_SPACE, MAP_FIXED, MAP_SHARED, Child, Children
+from virtus.vcpus.scanned.child import LINEAR_SPACE, MAP_FIXED, MAP_SHARED, Call, Child, Children
 
 READ: Final = mmap.PROT_READ
 WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
@@ -85,19 +85,7 @@ class AddressSpace:
 
     def show(self, mappings: list[Mapping]) -> int:
         """Map several at once; how many there were before one that the host forbids."""
-        calls = [
-            (
-                NUMBERS["mmap"],
-                page << FRAME_SHIFT,
-                pages << FRAME_SHIFT,
-                protection,
-                MAP_SHARED | MAP_FIXED,
-                descriptor,
-                frame << FRAME_SHIFT,
-            )
-            for page, pages, protection, descriptor, frame in mappings
-        ]
-        return self.child.call_all(calls)
+        return self.child.call_all([_mapped(mapping) for mapping in mappings])
 
     def unmap(self, page: int) -> None:
         """Take one page out, if it is there."""
@@ -123,24 +111,34 @@ class AddressSpace:
 
     def unmap_many(self, stale: list[int]) -> None:
         """Take pages out, those beside each other at once."""
-        if len(stale) == 1:
-            self.unmap(stale[0])
-            return
-        stale = sorted(stale)
-        calls: list[tuple[int, int, int, int, int, int, int]] = []
+        self.exchange(stale, [])
+
+    def exchange(self, stale: list[int], mappings: list[Mapping]) -> int:
+        """Take pages out, and map others, which may be the same; how many of these there were before one that the host
+        forbids. All that is to be `note`d is forgotten first."""
+        shown = {page for mapping in mappings for page in range(mapping.page, mapping.page + mapping.pages)}
+        calls: list[Call] = []
         first = following = -1
-        for page in [*stale, LINEAR_SPACE]:
+        for page in [*sorted(page for page in stale if page not in shown), LINEAR_SPACE]:
             if page != following:
                 if first >= 0:
-                    calls.append(
-                        (NUMBERS["munmap"], first << FRAME_SHIFT, following - first << FRAME_SHIFT, 0, 0, 0, 0)
-                    )
+                    size = following - first << FRAME_SHIFT
+                    calls.append((NUMBERS["munmap"], first << FRAME_SHIFT, size, 0, 0, 0, 0))
                 first = page
             following = page + 1
-        if self.child.call_all(calls) < len(calls):
-            raise MachineBroken("running the guest", "the host does not take pages of its process back")
         for page in stale:
             self.forget(page)
+        out = len(calls)
+        done = self.child.call_all(calls + [_mapped(mapping) for mapping in mappings])
+        if done < out:
+            raise MachineBroken("running the guest", "the host does not take pages of its process back")
+        return done - out
+
+
+def _mapped(mapping: Mapping) -> Call:
+    page, pages, protection, descriptor, frame = mapping
+    size, offset = pages << FRAME_SHIFT, frame << FRAME_SHIFT
+    return NUMBERS["mmap"], page << FRAME_SHIFT, size, protection, MAP_SHARED | MAP_FIXED, descriptor, offset
 
 
 class AddressSpaces:

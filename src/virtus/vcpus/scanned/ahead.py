@@ -62,22 +62,38 @@ class Ahead:
             return found
         upper, entries = known
         wanted = PRESENT | ACCESSED | (USER_PAGE if user else 0)
-        state, pages = self._state, space.pages
-        forced = not user and not state.cr0 & CR0_WP
-        global_mask = GLOBAL if state.cr4 & CR4_PGE else 0
+        pages = space.pages
         for near, entry in enumerate(entries, run.start & -AROUND):
             if entry & wanted != wanted or near in pages or near in run or near in alone or near in reserved:
                 continue
-            frame = entry >> FRAME_SHIFT
-            if not self._space.is_memory(frame) or self._codes.is_code(frame):
-                continue
-            writable = forced or entry & upper & WRITABLE != 0
-            if writable and not entry & DIRTY:
-                continue  # it will be written next: then it comes in with its rights
-            protection = WRITE if writable else READ
-            noted = near, Shadowed(frame, protection, False, upper << 32 | entry, near), entry & global_mask != 0
-            self._add(found, Mapping(near, 1, protection, MEMORY_AT, frame), noted)
+            self._add_data(found, near, upper, entry, user)
         return found
+
+    def again(self, space: AddressSpace, pages: tuple[int, ...], stale: set[int]) -> Found:
+        """Pages of data for the supervisor, which are not there but for those that are `stale`."""
+        found: Found = []
+        wanted = PRESENT | ACCESSED
+        for page in pages:
+            known = self._entries(page, False)
+            if known is None or (page in space.pages and page not in stale):
+                continue
+            entry = known[1][page & AROUND - 1]
+            if entry & wanted == wanted:
+                self._add_data(found, page, known[0], entry, False)
+        return found
+
+    def _add_data(self, found: Found, page: int, upper: int, entry: int, user: bool) -> None:
+        """A page that was used, if it is memory, and no code."""
+        frame, state = entry >> FRAME_SHIFT, self._state
+        if not self._space.is_memory(frame) or self._codes.is_code(frame):
+            return
+        writable = entry & upper & WRITABLE != 0 or (not user and not state.cr0 & CR0_WP)
+        if writable and not entry & DIRTY:
+            return  # it will be written next: then it comes in with its rights
+        protection = WRITE if writable else READ
+        global_ = entry & GLOBAL != 0 and state.cr4 & CR4_PGE != 0
+        shadowed = Shadowed(frame, protection, False, upper << 32 | entry, page)
+        self._add(found, Mapping(page, 1, protection, MEMORY_AT, frame), (page, shadowed, global_))
 
     def code(self, space: AddressSpace, page: int, ring: int, protection: int) -> Found:
         """Around a page of code: those that were scanned."""

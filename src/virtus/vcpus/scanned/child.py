@@ -37,6 +37,8 @@ CALLS_AT: Final = STUB_START - mmap.PAGESIZE
 """Where a child reads calls that it is to make in a row."""
 LOOP_AT: Final = STUB_START + 512
 CALL: Final = struct.Struct("<q6Q")
+Call = tuple[int, int, int, int, int, int, int]
+"""A call's number and its six arguments."""
 MOST_CALLS: Final = mmap.PAGESIZE // CALL.size - 1
 NO_MORE_CALLS: Final = -4096  # which no call returns
 LOOP: Final = (
@@ -170,7 +172,7 @@ class Child:
         result = self.inject("mmap", linear, size, protection, MAP_SHARED | MAP_FIXED, descriptor, offset)
         return result == linear
 
-    def call_all(self, calls: list[tuple[int, int, int, int, int, int, int]]) -> int:
+    def call_all(self, calls: list[Call]) -> int:
         """Have it execute calls, by numbers and arguments, in their order; how many were before one that failed."""
         family = self._family
         for start in range(0, len(calls), MOST_CALLS):

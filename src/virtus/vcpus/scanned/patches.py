@@ -6,7 +6,7 @@ is brought to an instruction of the guest's first: the guest never sees an EIP o
 
 Where a site is shorter than a jump, what is behind it moves, too. An instruction right behind the jump's first byte may
 be one that is jumped to: the fragment lies where the jump's second byte is a breakpoint then. And behind an instruction
-that code does not go on from the jump may lie over padding.
+that code does not go on from the jump may lie over padding, or be reached there by a short one.
 """
 
 import struct
@@ -26,6 +26,9 @@ FRAGMENTS: Final = 63 * PAGE
 AREA: Final = SHARED + FRAGMENTS
 """The cells, and the fragments behind them."""
 JUMP: Final = 5  # E9 rel32
+SHORT_JUMP: Final = 2  # EB rel8
+NEAR: Final = 120
+"""Bytes that a short jump goes over."""
 MOST_BEFORE: Final = 4
 """Instructions in front of a sensitive one that its patch may begin with."""
 MOST_COVERED: Final = 12
@@ -33,6 +36,7 @@ LEAST_ALIGNMENT: Final = 4
 """Of functions."""
 OFFSET: Final = PAGE - 1
 _LAST: Final = {FlowControl.UNCONDITIONAL_BRANCH, FlowControl.RETURN}
+_AWAY: Final = _LAST | {FlowControl.INDIRECT_BRANCH}
 
 
 class Patches:
@@ -129,11 +133,28 @@ class Patches:
             return False
         for first, stopping in [*((first, False) for first in self._beginnings(page, eip, code)), (eip, True)]:
             covered = self._cover(page, first, eip, code, targets, stopping)
-            if covered and self._write(page, covered):
+            if covered and self._write(page, covered, None):
                 self.hits[eip] = 0
                 return True
+        covered = self._cover(page, eip, eip, code, targets, False, SHORT_JUMP)
+        island = self._island(page, eip, code, targets) if covered else None
+        if island is not None and self._write(page, covered, island):
+            self.hits[eip] = 0
+            return True
         self.refused += 1
         return False
+
+    def _island(self, page: CodePage, first: int, code: bytes, targets: set[int]) -> int | None:
+        """Where near `first` a jump fits into padding behind an instruction that code does not go on from."""
+        start, end = max(first - NEAR, first & ~OFFSET), min(first + NEAR, first | OFFSET)
+        for at in range(start + 1, end):
+            if page.covered[at & OFFSET] or not page.covered[at - 1 & OFFSET]:
+                continue
+            before = next((near for near in range(at - 1, start, -1) if page.covered[near & OFFSET] == START), at)
+            last = _decoder(code, before).decode()
+            if before + last.len == at and last.flow_control in _AWAY and self._is_padded(page, at, at, code, targets):
+                return at
+        return None
 
     def _beginnings(self, page: CodePage, eip: int, code: bytes) -> list[int]:
         """Where the jump may be: at the site, or at an instruction in front of it that goes on to it."""
@@ -154,16 +175,16 @@ class Patches:
         return found
 
     def _cover(
-        self, page: CodePage, first: int, site: int, code: bytes, targets: set[int], stopping: bool
+        self, page: CodePage, first: int, site: int, code: bytes, targets: set[int], stopping: bool, reach: int = JUMP
     ) -> list[Instruction]:
         """The instructions of a fragment whose jump is at `first`, that at `site` among them, and those behind it that
         are translated as well; empty where one under the jump is a target, or one cannot be moved. With `stopping` a
-        target may be where the jump's second byte stops who comes there."""
+        target may be where the jump's second byte stops who comes there. The jump is `reach` bytes long."""
         found: list[Instruction] = []
         decoder = _decoder(code, first)
         end = first
         while True:
-            enough = end - first >= JUMP and end > site and end not in self.interior
+            enough = end - first >= reach and end > site and end not in self.interior
             offset = end & OFFSET
             if end > first and ((end - 1 ^ first) & ~OFFSET or (end ^ first) & ~OFFSET):
                 return found if enough and not (end - 1 ^ first) & ~OFFSET else []
@@ -174,7 +195,7 @@ class Patches:
             end = instruction.ip32 + instruction.len
             fits = page.scanned(offset) and offset not in page.numeric and offset + instruction.len <= PAGE
             fits = fits and not (page.tail is not None and page.tail_at == offset)
-            under = 0 < instruction.ip32 - first < JUMP
+            under = 0 < instruction.ip32 - first < reach
             reached = under and (instruction.ip32 in targets or instruction.ip32 in self._returns)
             if stopping and instruction.ip32 == first + 1 and first + 1 not in self._busy:
                 reached = False
@@ -182,7 +203,7 @@ class Patches:
             if not fits or reached or overlaid or instruction.is_invalid:
                 return found if enough else []
             last = end > site and end not in self.interior
-            last = last and (end - first >= JUMP or self._is_padded(page, first, end, code, targets))
+            last = last and (end - first >= reach or self._is_padded(page, first, end, code, targets))
             if sensitive:
                 movable = translation(instruction) is not None and (instruction.mnemonic != Mnemonic.IRETD or last)
             else:
@@ -218,9 +239,10 @@ class Patches:
             return self._next
         return self._next + (INT3 - (self.start + self._next - first - JUMP) & 0xFF)
 
-    def _write(self, page: CodePage, covered: list[Instruction]) -> bool:
-        """Make the fragment of these instructions, and the jump to it."""
-        at = self._room(covered[0].ip32, covered[0].ip32 + covered[0].len)
+    def _write(self, page: CodePage, covered: list[Instruction], island: int | None) -> bool:
+        """Make the fragment of these instructions, and the jump to it, by way of an island or not."""
+        first = covered[0]
+        at = self._room(first.ip32, first.ip32 + first.len) if island is None else self._next
         fragment = Fragment(self.start + at, self._cells)
         ended = False
         boundaries: dict[int, int] = {}
@@ -260,24 +282,41 @@ class Patches:
         self._boundaries |= boundaries
         self._returns.add(back)
         self.traps |= fragment.traps
-        self._jump(page, covered, fragment.at)
+        self._jump(page, covered, fragment.at, island)
         self.made += 1
         return True
 
-    def _jump(self, page: CodePage, covered: list[Instruction], to: int) -> None:
-        first = covered[0].ip32
-        page.copy[first & OFFSET : (first & OFFSET) + JUMP] = b"\xe9" + struct.pack("<i", _signed(to - first - JUMP))
-        page.jumps.update(range(first & OFFSET, (first & OFFSET) + JUMP))
-        padding = range(covered[-1].ip32 + covered[-1].len, first + JUMP)
-        for at in (*(instruction.ip32 for instruction in covered), *padding):
-            if at - first >= JUMP:
+    def _jump(self, page: CodePage, covered: list[Instruction], to: int, island: int | None) -> None:
+        first, reach = covered[0].ip32, JUMP
+        if island is None:
+            _put(page, first, b"\xe9" + struct.pack("<i", _signed(to - first - JUMP)))
+            padding = range(covered[-1].ip32 + covered[-1].len, first + JUMP)
+        else:
+            _put(page, island, b"\xe9" + struct.pack("<i", _signed(to - island - JUMP)))
+            reach, padding = SHORT_JUMP, range(island, island + JUMP)
+            _put(page, first, b"\xeb" + struct.pack("<b", island - first - SHORT_JUMP))
+        for instruction in covered:
+            at = instruction.ip32
+            if at - first >= reach:
                 break  # who comes there otherwise finds it as it was
             if at & OFFSET in page.sites:
                 page.sites.discard(at & OFFSET)
                 page.patched.add(at & OFFSET)
             if at != first:
-                self.interior[at] = page
-                self._cells.hidden[at % HIDDEN_SIZE] = 1
+                self._hide(page, at)
+        for at in padding:
+            self._hide(page, at)
+
+    def _hide(self, page: CodePage, linear: int) -> None:
+        """A jump lies over what is at a linear address."""
+        self.interior[linear] = page
+        self._cells.hidden[linear % HIDDEN_SIZE] = 1
+
+
+def _put(page: CodePage, linear: int, jump: bytes) -> None:
+    offset = linear & OFFSET
+    page.copy[offset : offset + len(jump)] = jump
+    page.jumps.update(range(offset, offset + len(jump)))
 
 
 def _decoder(page: bytes, eip: int) -> Decoder:

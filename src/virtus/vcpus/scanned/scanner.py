@@ -49,6 +49,10 @@ _INTEGER: Final = {
     CpuidFeature.LZCNT, CpuidFeature.MOVBE, CpuidFeature.CLFSH, CpuidFeature.CLFLUSHOPT, CpuidFeature.ADX,
     CpuidFeature.PREFETCHW, CpuidFeature.CET_IBT,
 }  # fmt: skip
+_WITHOUT_VECTORS: Final = {
+    _M.LFENCE, _M.MFENCE, _M.SFENCE, _M.MOVNTI, _M.CRC32, _M.PREFETCHT0, _M.PREFETCHT1, _M.PREFETCHT2, _M.PREFETCHNTA,
+}  # fmt: skip
+"""Instructions that came with SSE, and use general registers and memory alone."""
 _SPECIAL: Final = {
     *range(Register.ES, Register.GS + 1),
     *range(Register.CR0, Register.CR0 + 16),
@@ -83,7 +87,9 @@ def classify(instruction: Instruction) -> int:
         or instruction.is_call_far_indirect
     ):
         return LEAVES if mnemonic == Mnemonic.JMP else SILENTLY
-    return RUNS if _INTEGER.issuperset(instruction.cpuid_features()) else NUMERIC
+    if mnemonic in _WITHOUT_VECTORS or _INTEGER.issuperset(instruction.cpuid_features()):
+        return RUNS
+    return NUMERIC
 
 
 class Scanner:

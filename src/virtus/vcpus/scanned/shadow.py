@@ -28,6 +28,7 @@ from virtus.vcpus.scanned.memory_access import (
     walk,
 )
 from virtus.vcpus.scanned.memory_access import USER as USER_PAGE
+from virtus.vcpus.scanned.working_sets import WorkingSets
 
 BIAS_ORDER: Final = (0xA, 0x6, 0x8, 0x4, 0xC, 0x2, 0x9, 0x7, 0x5, 0xB, 0x3, 0x1, 0xD, 0xE, 0xF)
 RESERVE_ORDER: Final = (0x3EF, 0x3DF, 0x3CF, 0x3BF, 0x37F, 0x33F, 0x2EF, 0x2BF, 0x23F, 0x1BF, 0x17F, 0x0FF)
@@ -54,6 +55,7 @@ class Shadow:
         self._cells = cells
         self._words = space.memory.bytes.cast("I")
         self._ahead = Ahead(state, space, codes, self._words)
+        self._working_sets = WorkingSets()
         self._code_protection = mmap.PROT_EXEC | (0 if hidden else mmap.PROT_READ)
         self.flushes = 0
         self.fills = self.pages_filled = self.kept = self.unmapped = 0
@@ -190,16 +192,27 @@ class Shadow:
     def _check(self, space: AddressSpace) -> None:
         """Keep of the pages that are not global those that the page tables have as they were."""
         space.checked = self.flushes
-        if not space.flushable:
+        state = self._state
+        if not state.cr0 & CR0_PG:
             return
-        if not self._state.cr0 & CR0_PG:
-            return
+        supervisor = space is self._spaces.supervisor
         pages, key_of = space.pages, self._key
         stale = [page for page in space.flushable if pages[page].key != key_of(pages[page].source)]
         self.kept += len(space.flushable) - len(stale)
         self.unmapped += len(stale)
-        if stale:
+        if supervisor:
+            again = self._working_sets.change(state.cr3, space.flushable)
+            self._exchange(space, stale, self._ahead.again(space, again, set(stale)) if again else [])
+        elif 2 * len(stale) > len(pages):
+            space.unmap_all()  # another program
+        elif stale:
             space.unmap_many(stale)
+
+    def _exchange(self, space: AddressSpace, stale: list[int], wanted: Found) -> None:
+        """Take pages out, and map others."""
+        if stale or wanted:
+            done = space.exchange(stale, [mapping for mapping, _ in wanted])
+            self._note_all(space, wanted[:done])
 
     def _key(self, page: int) -> int:
         """The entries behind a linear page as one number; 0 where there are none."""
@@ -278,11 +291,14 @@ class Shadow:
         """Map the first, and what else comes in with it; False where the host does not map so low."""
         self.fills += 1
         done = space.show([mapping for mapping, _ in wanted])
-        for _, pages in wanted[:done]:
+        self._note_all(space, wanted[:done])
+        return done > 0
+
+    def _note_all(self, space: AddressSpace, mapped: Found) -> None:
+        for _, pages in mapped:
             self.pages_filled += len(pages)
             for page, shadowed, global_ in pages:
                 self.note(space, page, shadowed, global_=global_)
-        return done > 0
 
     def _occupied(self, space: AddressSpace, page: int) -> bool:
         """Code lies where the guest now has data: it goes elsewhere, if it can."""
