@@ -110,17 +110,17 @@ CODE_OF: Final[dict[str, str]] = {
         "85c0"  # test eax, eax
         "740f"  # je back
         "83f83a"  # cmp eax, 0x3A
-        "0f8450010000"  # je slow
+        "0f8477010000"  # je slow
         "4983c302"  # add r11, 2
         "ebdf"  # jmp again
         # back:
         "4d39c3"  # cmp r11, r8
-        "0f8441010000"  # je slow
+        "0f8468010000"  # je slow
         "410fb74bfe"  # movzx ecx, word ptr [r11-2]
         "83f92e"  # cmp ecx, 0x2E
-        "0f8433010000"  # je slow
+        "0f845a010000"  # je slow
         "83f920"  # cmp ecx, 0x20
-        "0f842a010000"  # je slow
+        "0f8451010000"  # je slow
         "85c0"  # test eax, eax
         "7406"  # je last
         "4983c302"  # add r11, 2
@@ -134,22 +134,22 @@ CODE_OF: Final[dict[str, str]] = {
         "492300"  # and rax, [r8]
         "48b943004f004e000000"  # mov rcx, 0x4E004F0043
         "4839c8"  # cmp rax, rcx
-        "0f84f4000000"  # je slow
+        "0f84f8000000"  # je reserved
         "48b9500052004e000000"  # mov rcx, 0x4E00520050
         "4839c8"  # cmp rax, rcx
-        "0f84e1000000"  # je slow
+        "0f84f7000000"  # je device
         "48b94100550058000000"  # mov rcx, 0x5800550041
         "4839c8"  # cmp rax, rcx
-        "0f84ce000000"  # je slow
+        "0f84e4000000"  # je device
         "48b94e0055004c000000"  # mov rcx, 0x4C0055004E
         "4839c8"  # cmp rax, rcx
-        "0f84bb000000"  # je slow
+        "0f84d1000000"  # je device
         "48b943004f004d000000"  # mov rcx, 0x4D004F0043
         "4839c8"  # cmp rax, rcx
-        "0f84a8000000"  # je slow
+        "0f84be000000"  # je device
         "48b94c00500054000000"  # mov rcx, 0x540050004C
         "4839c8"  # cmp rax, rcx
-        "0f8495000000"  # je slow
+        "0f84ab000000"  # je device
         # out:
         "4d89c1"  # mov r9, r8
         "4d29d1"  # sub r9, r10
@@ -161,7 +161,7 @@ CODE_OF: Final[dict[str, str]] = {
         "498d0413"  # lea rax, [r11+rdx]
         "48d1e8"  # shr rax
         "483d007d0000"  # cmp rax, 32000
-        "7768"  # ja slow
+        "0f878b000000"  # ja slow
         "3b442410"  # cmp eax, [rsp+0x10]
         "735f"  # jae needed
         "488b4c2418"  # mov rcx, [rsp+0x18]
@@ -198,6 +198,18 @@ CODE_OF: Final[dict[str, str]] = {
         # needed:
         "ffc0"  # inc eax
         "c3"  # ret
+        # reserved:
+        "410fb74806"  # movzx ecx, word ptr [r8+6]
+        "83c920"  # or ecx, 0x20
+        "83f969"  # cmp ecx, 0x69
+        "7416"  # je slow
+        "83f96f"  # cmp ecx, 0x6F
+        "7411"  # je slow
+        # device:
+        "410fb74806"  # movzx ecx, word ptr [r8+6]
+        "83e941"  # sub ecx, 0x41
+        "83f93e"  # cmp ecx, 0x3E
+        "0f8644ffffff"  # jbe out
         # slow:
         "488b4c2408"  # mov rcx, [rsp+0x08]
         "488b542410"  # mov rdx, [rsp+0x10]

@@ -6,6 +6,7 @@ from typing import Final
 
 from virtus.personalities.win32.code_pages import utf16
 from virtus.personalities.win32.file_information import TAG_SYMLINK, attributes_at, times
+from virtus.personalities.win32.listings import LISTINGS
 from virtus.personalities.win32.wildcards import matches
 
 DIRECTORY, FULL, BOTH, NAMES, ID_BOTH, ID_FULL, ID_EXTENDED = 1, 2, 3, 12, 37, 38, 60
@@ -24,8 +25,9 @@ class Search:
         self.directory = directory
         if names is None:
             dots = [".", ".."] if directory != "/" else []
-            found = sorted(os.listdir(directory), key=str.upper)
-            names = [name for name in (*dots, *found) if expression == "*" or matches(expression, name)]
+            found = LISTINGS.of(directory)
+            names = [name for name in (*dots, *found.names) if expression == "*" or matches(expression, name)]
+            LISTINGS.expect(found)
         self.names, self.place = names, 0
 
     def next(self) -> tuple[str, os.stat_result] | None:

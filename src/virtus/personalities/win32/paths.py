@@ -7,12 +7,10 @@ machines' files are not reached. (Microsoft: Naming Files, Paths, and Namespaces
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterable
 from typing import Final
 
 from virtus.personalities.win32 import drives, errors
-from virtus.personalities.win32.characters import to_upper
+from virtus.personalities.win32.listings import LISTINGS
 from virtus.personalities.win32.process import Process
 
 VERBATIM, DEVICE, NT = "\\\\?\\", "\\\\.\\", "\\??\\"
@@ -29,13 +27,6 @@ DEVICES: Final = frozenset(("CON", "PRN", "AUX", "NUL", "COM", "LPT"))
 """How the names of `RESERVED` begin."""
 DEFAULT_STREAM: Final = "::$DATA"
 LONGEST_PATH: Final = 32_767
-SETTLED_NS: Final = 50_000_000
-"""A directory that changed less than this ago may change again without its time telling (the host's clock ticks)."""
-MOST_DIRECTORIES: Final = 1024
-
-
-Stamp = tuple[int, int, int]
-"""Of a directory: its device, its number, and when it has changed, in nanoseconds."""
 
 
 class BadPath(Exception):
@@ -177,52 +168,6 @@ def host_names(parts: list[str]) -> list[str]:
     return parts
 
 
-class Folded:
-    """Directories' names by their upper case, with what the directory was when they were read."""
-
-    def __init__(self) -> None:
-        self.directories: dict[str, tuple[Stamp, dict[str, str]]] = {}
-        self.tell: Callable[[Stamp, Iterable[str]], None] | None = None
-        """Told of directories that lack a name that was looked for, and their names in upper case."""
-
-    def find(self, directory: str, name: str) -> str | None:
-        """A name in a directory that differs in case alone."""
-        try:
-            return self.names(directory).get(to_upper(name))
-        except OSError:
-            return None
-
-    def names(self, directory: str) -> dict[str, str]:
-        """A directory's names by their upper case; raises OSError."""
-        status = os.stat(directory)
-        stamp = status.st_dev, status.st_ino, status.st_mtime_ns
-        kept = self.directories.get(directory)
-        if kept is None or kept[0] != stamp:
-            names = {to_upper(each): each for each in sorted(os.listdir(directory), reverse=True)}
-            if len(self.directories) >= MOST_DIRECTORIES:
-                self.directories.clear()
-            kept = stamp, names
-            if time.time_ns() - status.st_mtime_ns > SETTLED_NS:
-                self.directories[directory] = kept
-            else:
-                self.directories.pop(directory, None)
-        return kept[1]
-
-    def lacks(self, directory: str) -> None:
-        """Something was looked for there that is not there: more of that kind may follow."""
-        kept = self.directories.get(directory)
-        if kept is not None and self.tell is not None:
-            self.tell(*kept)
-
-
-_folded = Folded()
-
-
-def tell_names(tell: Callable[[Stamp, Iterable[str]], None]) -> None:
-    """Have somebody told of directories that lack what was looked for, and of their names in upper case."""
-    _folded.tell = tell
-
-
 def find(path: str) -> str:
     """An existing host path that differs in case alone, or the path as far as it exists and the rest as it stands."""
     if os.path.lexists(path):
@@ -234,20 +179,18 @@ def find(path: str) -> str:
     there = os.path.join(parent, name)
     if parent != (head or "/") and os.path.lexists(there):
         return there
-    match = _folded.find(parent, name)
-    if match is not None:
-        return os.path.join(parent, match)
-    _folded.lacks(parent)
-    return there
+    match = LISTINGS.match(parent, name)
+    return there if match is None else os.path.join(parent, match)
 
 
 def missing(path: str) -> int:
     """Windows' error where surely nothing has this name, in whatever case; 0 where it may be there all the same."""
     head, _, name = path.rpartition("/")
     try:
-        if to_upper(name) in _folded.names(head or "/"):
+        found = LISTINGS.of(head or "/")
+        if found.has(name) is not None:
             return 0
-        _folded.lacks(head or "/")
+        LISTINGS.expect(found)
         return errors.ERROR_FILE_NOT_FOUND
     except FileNotFoundError:
         return errors.ERROR_PATH_NOT_FOUND if missing(head) else 0

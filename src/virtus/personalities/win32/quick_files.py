@@ -13,13 +13,14 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from virtus.personalities.win32 import handles
 from virtus.personalities.win32.file_objects import File
 from virtus.personalities.win32.guest import Memory
 from virtus.personalities.win32.handles import QUICK_FIRST, QUICK_HANDLES
+from virtus.personalities.win32.listings import Listing
 
 NEXT, CRC_TABLE, ACCESS, SHARES, DIRECTORIES, NAMES = 0x0, 0x400, 0x1000, 0x3000, 0x4000, 0x2_4000
 MOST_DIRECTORIES, BITS, MOST_SHARES = 4096, 2048, 4096
@@ -114,22 +115,20 @@ class QuickFiles:
             count = self._restricted[index] = self._restricted.get(index, 0) + change
             self._memory.write(self._place + SHARES + index, bytes([min(count, 255)]))
 
-    def looked_through(self, directory: tuple[int, int, int], names: Iterable[str]) -> None:
+    def looked_through(self, listing: Listing) -> None:
         """Write down which names a directory has, in upper case. Its device, number and time of change, in nanoseconds,
         tell when it has changed."""
-        if self._memory is None:
+        if self._memory is None or len(listing.names) > MOST_NAMES:
             return
-        device, number, changed = directory
+        device, number, changed = listing.stamp
         key = DIRECTORY.pack(device, number, *divmod(changed, 1_000_000_000))
         index, memory = number % MOST_DIRECTORIES, self._memory
         place = self._place + DIRECTORIES + DIRECTORY.size * index
         if memory.read(place, DIRECTORY.size) == key:
             return
         bits = bytearray(BITS // 8)
-        for count, name in enumerate(names):
-            if count == MOST_NAMES:
-                return
-            bit = zlib.crc32(name.encode("utf-8", "surrogateescape")) % BITS
+        for crc in map(zlib.crc32, os.fsencode("/".join(listing.uppers)).split(b"/")):
+            bit = crc % BITS
             bits[bit // 8] |= 1 << bit % 8
         memory.write(place, bytes(DIRECTORY.size))  # others may look at it meanwhile, and look twice
         memory.write(self._place + NAMES + BITS // 8 * index, bits)

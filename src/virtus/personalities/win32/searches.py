@@ -88,7 +88,7 @@ class QuickSearch(Search):
 
 def quick(process: Process, search: Search) -> Search:
     """The same enumeration, by machine code where that can be."""
-    names = b"".join(os.fsencode(name) + b"\0" for name in search.names) + b"\0"
+    names = os.fsencode("\0".join([*search.names, "", ""]))
     if process.engine.cooperative or len(names) > BUFFER - NAMES:
         return search
     try:

@@ -9,7 +9,7 @@ import weakref
 from itertools import chain
 from typing import Final
 
-from virtus.personalities.win32 import paths, state
+from virtus.personalities.win32 import state
 from virtus.personalities.win32.file_objects import (
     APPEND_DATA,
     DELETE,
@@ -20,6 +20,7 @@ from virtus.personalities.win32.file_objects import (
     WRITE_DATA,
     File,
 )
+from virtus.personalities.win32.listings import LISTINGS
 from virtus.personalities.win32.process import Process
 from virtus.personalities.win32.quick_files import QuickFiles
 
@@ -85,7 +86,7 @@ def serve_machine_code(process: Process, place: int, words: int) -> None:
         return file
 
     process.handles.publish(lambda index, word: memory.set_u64(words + 8 * index, word), adopt)
-    paths.tell_names(quick.looked_through)
+    LISTINGS.tell = quick.looked_through
 
 
 def deletable(process: Process, status: os.stat_result) -> bool:
