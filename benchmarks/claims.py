@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks import emulation_claims, paravirt_claims, prescan_claims, quiet, windows_claims, workloads
 from benchmarks.emulated_programs import NotBuildable
+from benchmarks.installed import virtus
 from virtus.comparison.tree import descendants
 from virtus.isa.x86.linux_calls import NUMBERS
 
@@ -34,7 +35,7 @@ def run(technique: str, *argv: str) -> dict[str, Any]:
     """Run a guest; its meter."""
     with tempfile.TemporaryDirectory(prefix="virtus-claims-") as directory:
         report = Path(directory) / "meter.json"
-        command = [sys.executable, "-m", "virtus", "run", "--with", technique, "--meter-json", str(report), "--", *argv]
+        command = virtus("run", "--with", technique, "--meter-json", str(report), "--", *argv)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         data: dict[str, Any] = json.loads(report.read_text())
         return data
@@ -69,7 +70,7 @@ def processes() -> dict[str, str]:
         counts = []
         for sleepers in (1, 11):
             script = "i=0; while [ $i -lt $1 ]; do sleep 30 & i=$((i+1)); done; echo ready; wait"
-            command = [sys.executable, "-m", "virtus", "run", "--with", technique, "--", "sh", "-c", script, "sh"]
+            command = virtus("run", "--with", technique, "--", "sh", "-c", script, "sh")
             process = subprocess.Popen([*command, str(sleepers)], stdout=subprocess.PIPE)
             assert process.stdout is not None
             process.stdout.readline()
@@ -87,7 +88,7 @@ def memory() -> dict[str, str]:
     """No memory of the host's in the guest's reach with SKAS."""
     found = {}
     for technique in PAIR:
-        command = [sys.executable, "-m", "virtus", "run", "--with", technique, "--", "sh", "-c", "echo ready; read x"]
+        command = virtus("run", "--with", technique, "--", "sh", "-c", "echo ready; read x")
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin is not None
         assert process.stdout is not None

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from benchmarks import emulated_programs, emulation_report, quiet
 from benchmarks.emulated_programs import STEADY, NotBuildable
+from benchmarks.installed import virtus
 from virtus.comparison.measure import Run, measure
 from virtus.guests import elf
 from virtus.techniques import registry
@@ -52,7 +53,7 @@ class Candidate:
 
 def _virtus(name: str, words: tuple[str, ...]) -> list[str]:
     program = str(emulated_programs.build(name))
-    return [sys.executable, "-P", "-m", "virtus", "run", "--with", "emulation", "--", program, *words]
+    return virtus("run", "--with", "emulation", "--", program, *words)
 
 
 def _native(name: str, words: tuple[str, ...]) -> list[str]:

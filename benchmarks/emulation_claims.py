@@ -6,7 +6,6 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from benchmarks.emulated_programs import STEADY, NotBuildable
 from benchmarks.emulation import ALL as CANDIDATES
 from benchmarks.emulation import COLD, FIRST_OUTPUT, OURS, Caches, Candidate, steady_us
 from benchmarks.emulation import start_s as timed_start
+from benchmarks.installed import virtus
 from virtus.comparison.measure import measure
 from virtus.guests import elf
 from virtus.techniques import ibm7070, registry
@@ -43,7 +43,7 @@ _OPCODE: Final = re.compile(r"^\s*[0-9a-f]+:\t", re.MULTILINE)
 
 
 def _virtus(technique: str, *argv: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "virtus", "run", "--with", technique, "--", *argv]
+    return virtus("run", "--with", technique, "--", *argv)
 
 
 def architecture() -> dict[str, str]:
@@ -66,7 +66,7 @@ def _deck() -> str:
     took = []
     with tempfile.TemporaryDirectory(prefix="virtus-claims-") as directory:
         report = Path(directory) / "meter.json"
-        command = [sys.executable, "-P", "-m", "virtus", "run", "--meter-json", str(report), str(DECK)]
+        command = virtus("run", "--meter-json", str(report), str(DECK))
         for _ in range(RUNS):
             subprocess.run([*command, "--cards", str(CARDS)], check=True, capture_output=True)
             data: dict[str, Any] = json.loads(report.read_text())

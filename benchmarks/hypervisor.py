@@ -26,6 +26,7 @@ from tests.hvm.nested import NestedHost, libraries
 from tests.xen import kernels
 
 from benchmarks import quiet
+from benchmarks.installed import virtus
 from benchmarks.paravirt import build
 from benchmarks.published import DOCS, Published
 
@@ -131,7 +132,7 @@ def one_run(host: NestedHost, command: list[str]) -> dict[str, float]:
 
 def start(kernel: Path) -> float:
     """Milliseconds from the start of `virtus run` to the first byte of a kernel that shows it at once."""
-    command = [sys.executable, "-P", "-m", "virtus", "run", "--with", "hvm", "--memory", f"{MEMORY}M", str(kernel)]
+    command = virtus("run", "--with", "hvm", "--memory", f"{MEMORY}M", str(kernel))
     began = time.perf_counter()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

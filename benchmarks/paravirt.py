@@ -23,6 +23,7 @@ from typing import Any, Final
 from tests.xen import kernels
 
 from benchmarks import quiet
+from benchmarks.installed import virtus
 from benchmarks.published import DOCS, Published
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -113,7 +114,7 @@ class Guests:
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(place)}
 
     def _virtus(self, *words: str) -> list[str]:
-        command = [sys.executable, "-P", "-m", "virtus", "run", "--with", "paravirt", "--append", "quiet panic=-1"]
+        command = virtus("run", "--with", "paravirt", "--append", "quiet panic=-1")
         return [*command, *words, str(self._kernel / "vmlinuz")]
 
     def paravirt(self) -> dict[str, float]:

@@ -4,13 +4,13 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 from tests.xen import kernels
 
+from benchmarks.installed import virtus
 from benchmarks.paravirt import build, figures_of, lines
 
 RUNS: Final = 3
@@ -25,10 +25,10 @@ def _boot(place: Path) -> tuple[dict[str, Any], dict[str, float]]:
     ramdisk = kernels.ramdisk(SCRIPT, place / "ramdisk", kernel / "xen-blkfront.ko", probe)
     disk, report = place / "disk", place / "meter.json"
     disk.write_bytes(os.urandom(BLOCKS))
-    command = [
-        sys.executable, "-P", "-m", "virtus", "run", "--with", "paravirt", "--append", "quiet panic=-1",
-        "--meter-json", str(report), "--disk", f"{disk},ro", "--initrd", str(ramdisk), str(kernel / "vmlinuz"),
-    ]  # fmt: skip
+    command = virtus(
+        "run", "--with", "paravirt", "--append", "quiet panic=-1", "--meter-json", str(report),
+        "--disk", f"{disk},ro", "--initrd", str(ramdisk), str(kernel / "vmlinuz"),
+    )  # fmt: skip
     shown = figures_of(lines(command, dict(os.environ)))
     return json.loads(report.read_text()), shown
 

@@ -5,13 +5,14 @@ The guest says on its console where it is. Processor time of all processes of a 
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
 from tests.prescan.debian import Debian, debian, ramdisk
+
+from benchmarks.installed import virtus
 
 QEMU: Final = "qemu-system-i386"
 WORDS: Final = "console=ttyS0 panic=-1 mitigations=off nokaslr noapic nolapic quiet"
@@ -95,7 +96,7 @@ def measure(rounds: int, *, qemu: bool) -> dict[tuple[str, str], float]:
     with tempfile.TemporaryDirectory(prefix="virtus-prescan-") as name:
         initrd = ramdisk(Path(name) / "initrd", guest, script())
         common = [str(initrd), str(guest.kernel)]
-        ways = {"prescan": [sys.executable, "-P", "-m", "virtus", "run", "--with", "prescan", "--memory", "128M"]}
+        ways = {"prescan": virtus("run", "--with", "prescan", "--memory", "128M")}
         ways["prescan"] += ["--append", WORDS, "--initrd", *common]
         if qemu:
             ways["QEMU TCG"] = [QEMU, "-accel", "tcg", "-m", "128", "-display", "none", "-serial", "stdio"]

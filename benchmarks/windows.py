@@ -21,6 +21,7 @@ from typing import Any, Final
 from tests.win32.programs import PROGRAMS, Program, fetched
 
 from benchmarks import quiet
+from benchmarks.installed import virtus
 from benchmarks.published import DOCS, Published
 from virtus.comparison.measure import measure
 from virtus.machine.spec import GuestSpec
@@ -79,7 +80,7 @@ def command(name: str, program: Path, linux: Path | None, words: tuple[str, ...]
     if name == WINE:
         return [*there, *wine.command(GuestSpec(argv=[str(program), *words]))]
     options = ["--volume", f"{cwd}:{cwd}"]
-    return [*there, sys.executable, "-P", "-m", "virtus", "run", "--with", name, *options, "--", str(program), *words]
+    return [*there, *virtus("run", "--with", name, *options, "--", str(program), *words)]
 
 
 def interleaved(runs: int, names: list[str], make: Callable[[str], list[str]], cwd: Path) -> dict[str, list[float]]:

@@ -25,7 +25,6 @@ from virtus.personalities.win32.listings import Listing
 NEXT, CRC_TABLE, ACCESS, SHARES, DIRECTORIES, NAMES = 0x0, 0x400, 0x1000, 0x3000, 0x4000, 0x2_4000
 MOST_DIRECTORIES, BITS, MOST_SHARES = 4096, 2048, 4096
 SIZE: Final = NAMES + MOST_DIRECTORIES * BITS // 8
-CRC_POLYNOMIAL: Final = 0xEDB8_8320
 MOST_NAMES: Final = 400
 """Of a directory with more names, too many bits are set to say of any that it is not there."""
 DIRECTORY: Final = struct.Struct("<QQqQ")
@@ -33,14 +32,15 @@ DIRECTORY: Final = struct.Struct("<QQqQ")
 DESCRIPTOR: Final = 0xFFFF_FFFF
 
 
-def crc_table() -> bytes:
-    """What each byte does to a CRC-32."""
-    words = []
-    for word in range(256):
-        for _ in range(8):
-            word = word >> 1 ^ (CRC_POLYNOMIAL if word & 1 else 0)
-        words.append(word)
+def _crc_table() -> bytes:
+    """What each byte does to a CRC-32: that of one byte, without what the start value and the last inversion add."""
+    words = [0] * 256
+    for byte in range(256):
+        words[byte ^ 0xFF] = zlib.crc32(bytes([byte])) ^ 0xFF00_0000
     return struct.pack("<256I", *words)
+
+
+TABLE: Final = _crc_table()
 
 
 class QuickFiles:
@@ -54,7 +54,7 @@ class QuickFiles:
 
     def attach(self, memory: Memory, place: int, words: int) -> None:
         """From now on machine code may open files: `place` is of the words above, `words` of the handles'."""
-        memory.write(place + CRC_TABLE, crc_table())
+        memory.write(place + CRC_TABLE, TABLE)
         self._memory, self._place, self._words = memory, place, words
 
     def _opened(self) -> Iterator[tuple[int, int]]:
