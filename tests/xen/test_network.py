@@ -238,29 +238,65 @@ poweroff -f
 """
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ring3")
-def test_two_domains_talk_through_a_switch(tmp_path: Path) -> None:
+VICTIM = """
+ip addr add 10.7.0.3/24 dev eth0; ip link set eth0 up
+until ping -c 1 -W 1 10.7.0.1 >/dev/null; do :; done; echo reached
+while :; do dd if=/dev/urandom of=/dev/xvda bs=64k count=64 conv=fsync 2>/dev/null; done &
+while :; do wget -q -O /data http://10.7.0.1/data && echo once more; done
+"""
+
+
+def domain(place: Path, name: str, script: str, *more: str, drivers: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """A domain on the switch `lab`, its console as the process's streams; skips where it has no network."""
     kernel = kernels.kernel()
     driver = kernel / "xen-netfront.ko"
     if not driver.exists():
         pytest.skip("Debian's kernel has no module xen-netfront")
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    started = []
-    for name, script in (("server", SERVER), ("client", CLIENT)):
-        ramdisk = kernels.ramdisk(script, tmp_path / name, driver)
-        words = ["run", "--with", "paravirt", "--net", "switch:lab", "--initrd", str(ramdisk), "--append", "quiet"]
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", "virtus", *words, str(kernel / "vmlinuz")],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-            )
-        )  # fmt: skip
-    server, client = started
+    ramdisk = kernels.ramdisk(script, place / name, driver, *(kernel / each for each in drivers))
+    words = ["run", "--with", "paravirt", "--net", "switch:lab", *more, "--initrd", str(ramdisk), "--append", "quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "virtus", *words, str(kernel / "vmlinuz")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(place)},
+    )  # fmt: skip
+
+
+def digests(shown: bytes) -> set[bytes]:
+    """What md5sum has said."""
+    return {line.split()[0] for line in shown.split(b"\n") if line.rstrip().endswith(b"  -")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_two_domains_talk_through_a_switch(tmp_path: Path) -> None:
+    server, client = domain(tmp_path, "server", SERVER), domain(tmp_path, "client", CLIENT)
     shown, errors = client.communicate(timeout=100)
     assert b"reached" in shown, (shown, errors)
     served, _ = server.communicate(b"enough\n", timeout=30)
-    sums = {line.split()[0] for line in (shown + served).split(b"\n") if line.rstrip().endswith(b"  -")}
+    sums = digests(shown + served)
     assert len(sums) == 1, (shown, served)
     assert len(next(iter(sums))) == len(hashlib.md5(b"").hexdigest())
+    assert not list((tmp_path / "virtus-switches/lab").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ring3")
+def test_back_ends_killed_amid_requests_harm_no_other_domain(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with disk.open("wb") as stream:
+        stream.truncate(8 << 20)
+    server = domain(tmp_path, "server", SERVER)
+    victim = domain(tmp_path, "victim", VICTIM, "--name", "one", "--disk", str(disk), drivers=("xen-blkfront.ko",))
+    assert victim.stdout is not None
+    for line in victim.stdout:
+        if line.startswith(b"once more"):
+            break
+    victim.kill()  # the back ends of its disk and network, amid the next
+    victim.communicate(timeout=30)
+    again = domain(tmp_path, "again", CLIENT, "--name", "one")  # by the same name, on the same switch
+    shown, errors = again.communicate(timeout=100)
+    assert again.returncode == 0, (shown, errors)
+    served, errors = server.communicate(b"enough\n", timeout=30)
+    assert server.returncode == 0, (served, errors)
+    assert len(digests(shown + served)) == 1, (shown, served)
     assert not list((tmp_path / "virtus-switches/lab").iterdir())
