@@ -117,6 +117,22 @@ def test_events_are_masked_pending_selected_and_sent() -> None:
         assert not info[2048 + port // 8] >> port % 8 & 1
 
 
+def test_what_a_processor_does_is_shown_while_a_programs_tables_are_in_use() -> None:
+    with domain() as made:
+        place = ARGUMENTS + 1024
+        assert call(made, "vcpu_op", 5, 0, lay(made, struct.pack("<Q", place))) == 0
+        cpu, used = made.cpu, made.access.root
+        cpu.context.kernel_root = used
+        made.access.root = (made.first_frame + 0x200) << FRAME_SHIFT  # which maps nothing
+        made.memory.frame(made.first_frame + 0x200)[:] = bytes(1 << FRAME_SHIFT)
+        cpu.set_state(2)
+        assert made.access.root != used
+        made.access.root = used
+        state, _, running, *_ = struct.unpack("<IxxxxQ4Q", made.access.read(place, 48))
+        assert (state, running > 0) == (2, True)
+        assert cpu.runstate_at == place
+
+
 def test_ports_run_out() -> None:
     with domain() as made:
         at = lay(made, struct.pack("<HHI", 0x7FF0, 0, 0))

@@ -395,20 +395,22 @@ class Cpu:
     # accounting
 
     def set_state(self, state: int) -> None:
-        """The processor begins to run, or to be blocked: account the time before, and show it to the guest.
-
-        Both happen in the guest's kernel, in whose address space the place to show it is.
-        """
+        """The processor begins to run, or to be blocked: account the time before, and show it to the guest, in its
+        kernel's address space: the one in use may be a program's, or another processor's."""
         if state == self._state:
             return
         now = self.now()
         self._runstate[self._state] += now - self._state_since
         self._state, self._state_since = state, now
         if self.runstate_at:
+            access = self._domain.access
+            used, access.root = access.root, self.context.kernel_root
             try:
-                self._domain.access.write(self.runstate_at, self.runstate())
+                access.write(self.runstate_at, self.runstate())
             except Refused:
                 self.runstate_at = 0
+            finally:
+                access.root = used
 
     def runstate(self) -> bytes:
         """struct vcpu_runstate_info."""
