@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.linux.fake import BASE, FakeMachine
-from virtus.personalities.linux.proc import process_files, system_files
+from virtus.personalities.linux.proc import process_contents, system_files
 from virtus.personalities.linux.proc.files import pack_records
 from virtus.personalities.linux.proc.root import ROOT
 from virtus.personalities.linux.proc.tree import Directory, Node, Text
@@ -162,8 +162,8 @@ def test_mount_options_name_nothing_of_the_host() -> None:
 def test_a_zombie_is_still_shown(guest: Guest) -> None:
     guest.process.tasks.clear()
     guest.process.exit_status = 256
-    assert process_files.stat(guest.process, None, 2).split()[2] == b"Z"
-    assert b"State:\tZ (zombie)" in process_files.status(guest.process, None, 2)
+    assert process_contents.stat(guest.process, None, 2).split()[2] == b"Z"
+    assert b"State:\tZ (zombie)" in process_contents.status(guest.process, None, 2)
 
 
 row = st.tuples(st.text("abcü", min_size=1, max_size=40), st.integers(1, 2**63), st.integers(0, 14))

@@ -11,7 +11,7 @@ from virtus.guests.identify import Kind
 from virtus.machine.meter import Report
 from virtus.machine.spec import GuestSpec
 from virtus.personalities.linux.kernel import Kernel
-from virtus.personalities.linux.proc.process_files import guest_mappings
+from virtus.personalities.linux.proc.process_contents import guest_mappings
 from virtus.techniques import choose, user_mode_kernel
 from virtus.techniques.base import Availability
 from virtus.vcpus.ptrace import PtraceVcpu

@@ -9,7 +9,7 @@ import mmap
 from typing import TYPE_CHECKING, Final
 
 from virtus.isa.x86.linux_calls import NUMBERS
-from virtus.personalities.linux.proc.process_files import guest_mappings
+from virtus.personalities.linux.proc.process_contents import guest_mappings
 
 if TYPE_CHECKING:
     from virtus.personalities.linux.task import Task
