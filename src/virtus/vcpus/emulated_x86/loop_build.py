@@ -9,7 +9,8 @@ from llvmlite import ir
 
 from virtus.records import dataclass
 from virtus.vcpus.emulated_x86 import library
-from virtus.vcpus.emulated_x86.loop_code import I32, I64, MXCSR_WORD, RIP_WORD, Loop, Refused, known
+from virtus.vcpus.emulated_x86.loop_code import Loop, known
+from virtus.vcpus.emulated_x86.loop_state import I32, I64, MXCSR_WORD, RIP_WORD, Refused
 from virtus.vcpus.emulated_x86.memory import PAGE, WRITE, AddressSpace
 
 LONGEST_INSTRUCTION: Final = 15
