@@ -106,6 +106,14 @@ def test_a_fault_in_a_function_is_its_callers(technique: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("technique", ["api-wrapper", "api-emulation"])
+def test_a_fiber_that_is_deleted_leaves_its_threads_block_alone(technique: str, tmp_path: Path) -> None:
+    need(technique)
+    done = virtus("run", "--with", technique, "--", build("deleted_fibers", tmp_path), cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()) == (0, [b"40"]), done
+
+
+@pytest.mark.slow
 def test_readers_and_writers_come_at_once(tmp_path: Path) -> None:
     need("api-wrapper")
     (tmp_path / "file").write_text("hello")

@@ -184,10 +184,10 @@ CODE: Final[tuple[tuple[str, str], ...]] = (
     ("pending", (  # the guest does not go on behind the call
         # pending:
         "4989da"  # mov r10, rbx
-        "654c891425003f0000"  # mov gs:[0x3F00], r10
         "49837a1002"  # cmp qword ptr [r10+PENDING], 2
         "49c7421000000000"  # mov qword ptr [r10+PENDING], 0
-        "0f84e3fdffff"  # je leave
+        "0f84ecfdffff"  # je leave
+        "654c891425003f0000"  # mov gs:[0x3F00], r10
         "498b22"  # mov rsp, [r10+HOST_RSP]
         "410f288200010000"  # movaps xmm0, [r10+VECTORS+0x00]
         "410f288a10010000"  # movaps xmm1, [r10+VECTORS+0x10]
